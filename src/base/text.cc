@@ -1,0 +1,21 @@
+#include "base/text.h"
+
+namespace winnow {
+
+std::string Quoted(std::string_view text) {
+  constexpr size_t kLongest = 80;
+  std::string quoted = "\"";
+  for (unsigned char byte : text.substr(0, kLongest)) {
+    if (byte == '"' || byte == '\\') {
+      quoted += '\\';
+      quoted += static_cast<char>(byte);
+    } else if (byte < 0x20 || byte == 0x7f) {
+      quoted += fmt::format("\\x{:02x}", byte);
+    } else {
+      quoted += static_cast<char>(byte);
+    }
+  }
+  return quoted + (text.size() > kLongest ? "\"…" : "\"");
+}
+
+}  // namespace winnow
