@@ -1,7 +1,7 @@
 // Status and Result<T>: how Winnow reports what the world did wrong.
 //
-// Files, configurations, requests and capacities fail with a Status. A broken promise of Winnow's own
-// code is not a Status: it aborts (base/check.h).
+// Files, configurations, requests and capacities fail with a Status. A broken promise of Winnow's
+// own code is not a Status: it aborts (base/check.h).
 #pragma once
 
 #include <optional>
@@ -28,8 +28,8 @@ enum class StatusCode {
 // "invalid_argument", "not_found", …
 const char* StatusCodeName(StatusCode code);
 
-// What went wrong, as "what was being read: what was found, what was expected", and optionally what to
-// try. Cheap to move; an OK status holds no strings.
+// What went wrong, as "what was being read: what was found, what was expected", and optionally what
+// to try. Cheap to move; an OK status holds no strings.
 class [[nodiscard]] Status {
  public:
   Status() = default;
@@ -73,7 +73,8 @@ inline Status Internal(std::string message, std::string hint = {}) {
   return {StatusCode::kInternal, std::move(message), std::move(hint)};
 }
 
-// Thrown by Result<T>::value() only, for callers who like exceptions. Nothing inside Winnow throws it.
+// Thrown by Result<T>::value() only, for callers who like exceptions. Nothing inside Winnow throws
+// it.
 class Error : public std::runtime_error {
  public:
   explicit Error(Status status)

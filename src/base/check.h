@@ -5,13 +5,14 @@
 
 namespace winnow {
 
-// Prints "file:line: message" to standard error and aborts. For our own mistakes only: nothing that a
-// file or a socket says may reach it.
+// Prints "file:line: message" to standard error and aborts. For our own mistakes only: nothing that
+// a file or a socket says may reach it.
 [[noreturn]] void CheckFailed(const char* file, int line, const std::string& message);
 
 }  // namespace winnow
 
-// Aborts with `message` (anything a std::string is made from) when `condition` is false, in all builds.
+// Aborts with `message` (anything a std::string is made from) when `condition` is false, in all
+// builds.
 #define WINNOW_CHECK(condition, message)                                  \
   do {                                                                    \
     if (!(condition)) ::winnow::CheckFailed(__FILE__, __LINE__, message); \
@@ -28,10 +29,9 @@ namespace winnow {
 #endif
 
 // Returns the Status of `expression` from the current function unless it is OK.
-#define WINNOW_TRY(expression)                                        \
-  do {                                                                \
-    if (::winnow::Status winnow_status = (expression); !winnow_status.ok()) \
-      return winnow_status;                                           \
+#define WINNOW_TRY(expression)                                                                    \
+  do {                                                                                            \
+    if (::winnow::Status winnow_status = (expression); !winnow_status.ok()) return winnow_status; \
   } while (false)
 
 #define WINNOW_CONCAT_(a, b) a##b

@@ -1,6 +1,7 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -11,15 +12,13 @@
 #include <cstring>
 #include <mutex>
 
-#include <fmt/format.h>
-
 #include "base/check.h"
 
 namespace winnow {
 namespace {
 
-// Mapped ranges as the signal handler sees them: a fixed table, because a handler may not allocate or
-// lock. A slot is free while `begin` is 0.
+// Mapped ranges as the signal handler sees them: a fixed table, because a handler may not allocate
+// or lock. A slot is free while `begin` is 0.
 struct MappedRange {
   std::atomic<uintptr_t> begin{0};
   std::atomic<uintptr_t> end{0};
@@ -111,8 +110,7 @@ Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
   int64_t size = 0;
   WINNOW_TRY(OpenRegular(path, &file, &size));
   if (size > max_bytes) {
-    return InvalidArgument(
-        fmt::format("{}: {} bytes, at most {} are read", path, size, max_bytes));
+    return InvalidArgument(fmt::format("{}: {} bytes, at most {} are read", path, size, max_bytes));
   }
   std::string text(static_cast<size_t>(size), '\0');
   size_t done = 0;

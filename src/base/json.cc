@@ -1,8 +1,7 @@
 #include "base/json.h"
 
-#include <unordered_set>
-
 #include <boost/json/basic_parser_impl.hpp>
+#include <unordered_set>
 
 #include "base/check.h"
 #include "base/file.h"
@@ -13,8 +12,8 @@ namespace {
 
 constexpr size_t kMaxDepth = 32;
 
-// Boost.JSON keeps the last of two equal keys. Two values for one field are two readings of one file, so
-// the events of its SAX parser are watched for them first.
+// Boost.JSON keeps the last of two equal keys. Two values for one field are two readings of one
+// file, so the events of its SAX parser are watched for them first.
 struct DuplicateKeyHandler {
   static constexpr size_t max_array_size = static_cast<size_t>(-1);
   static constexpr size_t max_object_size = static_cast<size_t>(-1);
@@ -115,14 +114,20 @@ Result<json::value> ReadJsonFile(const std::string& path, int64_t max_bytes) {
 
 const char* JsonKindName(const json::value& value) {
   switch (value.kind()) {
-    case json::kind::null: return "null";
-    case json::kind::bool_: return "a boolean";
+    case json::kind::null:
+      return "null";
+    case json::kind::bool_:
+      return "a boolean";
     case json::kind::int64:
     case json::kind::uint64:
-    case json::kind::double_: return "a number";
-    case json::kind::string: return "a string";
-    case json::kind::array: return "an array";
-    case json::kind::object: return "an object";
+    case json::kind::double_:
+      return "a number";
+    case json::kind::string:
+      return "a string";
+    case json::kind::array:
+      return "an array";
+    case json::kind::object:
+      return "an object";
   }
   return "unknown";
 }

@@ -1,13 +1,12 @@
-// Reading JSON from files that nobody vouches for: bounded depth, no duplicate keys, errors that name
-// the file and the field. Boost.JSON does the parsing.
+// Reading JSON from files that nobody vouches for: bounded depth, no duplicate keys, errors that
+// name the file and the field. Boost.JSON does the parsing.
 #pragma once
 
+#include <boost/json.hpp>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <boost/json.hpp>
 
 #include "winnow/status.h"
 
@@ -15,8 +14,8 @@ namespace winnow {
 
 namespace json = boost::json;
 
-// Parses `text`; `what` names it in errors ("config.json"). Nesting deeper than 32, duplicate keys in an
-// object, invalid UTF-8, and trailing text are kCorrupt. Numbers are finite.
+// Parses `text`; `what` names it in errors ("config.json"). Nesting deeper than 32, duplicate keys
+// in an object, invalid UTF-8, and trailing text are kCorrupt. Numbers are finite.
 Result<json::value> ParseJson(std::string_view text, std::string_view what);
 
 // Reads and parses the file at `path`, at most `max_bytes` long. Errors name the file's last part.

@@ -113,8 +113,7 @@ ThreadPool::~ThreadPool() {
 
 int ThreadPool::num_threads() const { return static_cast<int>(state_->workers.size()) + 1; }
 
-void ThreadPool::ParallelFor(int64_t num_pieces,
-                             const std::function<void(int64_t, int)>& body) {
+void ThreadPool::ParallelFor(int64_t num_pieces, const std::function<void(int64_t, int)>& body) {
   if (num_pieces <= 0) return;
   FlushSubnormals flush;
   if (num_pieces == 1 || state_->workers.empty()) {

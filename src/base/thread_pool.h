@@ -7,9 +7,10 @@
 
 namespace winnow {
 
-// Runs loops on `num_threads` threads, the caller's included. Pieces are handed out one by one, so a
-// thread that loses its core delays only its current piece. No result may depend on which thread runs a
-// piece: no sum crosses pieces. Workers wait by spinning briefly, then sleep. One caller at a time.
+// Runs loops on `num_threads` threads, the caller's included. Pieces are handed out one by one, so
+// a thread that loses its core delays only its current piece. No result may depend on which thread
+// runs a piece: no sum crosses pieces. Workers wait by spinning briefly, then sleep. One caller at
+// a time.
 class ThreadPool {
  public:
   // 0 means one thread for each core this process may use.
@@ -20,8 +21,9 @@ class ThreadPool {
 
   int num_threads() const;
 
-  // Calls body(piece, thread) for every piece in [0, num_pieces), thread in [0, num_threads). Returns
-  // when all are done. Floats flush subnormals to zero inside, on every thread. Not from within a body.
+  // Calls body(piece, thread) for every piece in [0, num_pieces), thread in [0, num_threads).
+  // Returns when all are done. Floats flush subnormals to zero inside, on every thread. Not from
+  // within a body.
   void ParallelFor(int64_t num_pieces, const std::function<void(int64_t piece, int thread)>& body);
 
  private:
@@ -29,7 +31,8 @@ class ThreadPool {
   std::unique_ptr<State> state_;
 };
 
-// Subnormal floats are read and written as zero while this lives, as the vector units of every backend do.
+// Subnormal floats are read and written as zero while this lives, as the vector units of every
+// backend do.
 class FlushSubnormals {
  public:
   FlushSubnormals();

@@ -1,5 +1,5 @@
-// The short floating-point formats, converted one number at a time and exactly as their definitions say.
-// Kernels have vector forms of these; tests hold them to this file.
+// The short floating-point formats, converted one number at a time and exactly as their definitions
+// say. Kernels have vector forms of these; tests hold them to this file.
 #pragma once
 
 #include <algorithm>
@@ -27,18 +27,21 @@ inline float F16ToFloat(uint16_t bits) {
   const uint32_t exponent = (bits >> 10) & 31;
   const uint32_t mantissa = bits & 0x3ff;
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000 | (mantissa << 13));
-  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
   const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
   return sign ? -magnitude : magnitude;
 }
 
-// E4M3 as the checkpoints use it (E4M3FN): bias 7, no infinities, 0x7f and 0xff are NaN, largest 448.
+// E4M3 as the checkpoints use it (E4M3FN): bias 7, no infinities, 0x7f and 0xff are NaN, largest
+// 448.
 inline float E4m3ToFloat(uint8_t bits) {
   const uint32_t sign = uint32_t{bits & 0x80u} << 24;
   const uint32_t exponent = (bits >> 3) & 15;
   const uint32_t mantissa = bits & 7;
   if (exponent == 15 && mantissa == 7) return std::bit_cast<float>(sign | 0x7fc00000);
-  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 120) << 23) | (mantissa << 20));
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 120) << 23) | (mantissa << 20));
   const float magnitude = static_cast<float>(mantissa) * 0x1p-9f;
   return sign ? -magnitude : magnitude;
 }
@@ -48,8 +51,8 @@ inline uint8_t FloatToE4m3(float value) {
   const uint8_t sign = std::signbit(value) ? 0x80 : 0;
   if (std::isnan(value)) return 0x7f;
   const float magnitude = std::fmin(std::fabs(value), 448.0f);
-  // Below 2^-6 the step is 2^-9; above, three bits of mantissa. Adding a number whose last place is the
-  // step rounds to it.
+  // Below 2^-6 the step is 2^-9; above, three bits of mantissa. Adding a number whose last place is
+  // the step rounds to it.
   const int exponent =
       std::max(-6, static_cast<int>(std::bit_cast<uint32_t>(magnitude) >> 23) - 127);
   const float step = std::bit_cast<float>(static_cast<uint32_t>(exponent - 3 + 127) << 23);

@@ -34,10 +34,18 @@ TensorView TensorView::Rows(int64_t first, int64_t rows) const {
   for (int axis = 1; axis < dims.rank(); ++axis) row_bytes *= dims[axis];
   part.data = static_cast<uint8_t*>(data) + first * row_bytes;
   switch (dims.rank()) {
-    case 1: part.dims = {rows}; break;
-    case 2: part.dims = {rows, dims[1]}; break;
-    case 3: part.dims = {rows, dims[1], dims[2]}; break;
-    default: part.dims = {rows, dims[1], dims[2], dims[3]}; break;
+    case 1:
+      part.dims = {rows};
+      break;
+    case 2:
+      part.dims = {rows, dims[1]};
+      break;
+    case 3:
+      part.dims = {rows, dims[1], dims[2]};
+      break;
+    default:
+      part.dims = {rows, dims[1], dims[2], dims[3]};
+      break;
   }
   return part;
 }

@@ -22,8 +22,8 @@ class Dims {
 
   int rank() const { return rank_; }
   int64_t operator[](int axis) const { return extents_[axis]; }
-  int64_t count() const;            // product of the extents; 1 for rank 0
-  std::string ToString() const;     // "[64, 7168]"
+  int64_t count() const;         // product of the extents; 1 for rank 0
+  std::string ToString() const;  // "[64, 7168]"
   bool operator==(const Dims&) const = default;
 
  private:
@@ -57,8 +57,8 @@ struct TensorView {
   TensorView Rows(int64_t first, int64_t rows) const;
 };
 
-// A weight matrix as it is stored: values, and for block-scaled F8_E4M3 the factors of its 128×128 blocks.
-// Element (r, c) stands for value[r, c] * scale[r / 128, c / 128].
+// A weight matrix as it is stored: values, and for block-scaled F8_E4M3 the factors of its 128×128
+// blocks. Element (r, c) stands for value[r, c] * scale[r / 128, c / 128].
 struct ScaledView {
   static constexpr int64_t kBlock = 128;
   TensorView value;  // [N, K] F32, BF16, F16 or F8_E4M3
