@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "backend/ops.h"
 #include "model/config.h"
 #include "model/safetensors.h"
 #include "tensor/tensor.h"
@@ -36,12 +37,6 @@ struct AttentionWeights {
   TensorView o_proj_bias;         // [D] f32, absent unless attention_bias
   std::optional<IndexerWeights>
       indexer;  // none: the layer keeps the selection of the last one that has
-};
-
-struct FfnWeights {
-  ScaledView gate_proj;  // [F, D]
-  ScaledView up_proj;    // [F, D]
-  ScaledView down_proj;  // [D, F]
 };
 
 struct MoeWeights {

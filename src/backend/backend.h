@@ -1,0 +1,69 @@
+// A device that runs the forward pass: memory, and the operations of ops.h.
+//
+// Arguments are checked here, once for all devices, before the device sees them: a wrong shape is
+// our own mistake and aborts with the letter that disagrees.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "backend/ops.h"
+#include "winnow/status.h"
+
+namespace winnow {
+
+// What activations are rounded to between operations. Sums are f32 in both.
+enum class Precision { kF32, kBf16 };
+
+// Memory on a device; freed on destruction.
+using DeviceMemory = std::shared_ptr<void>;
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // "cpu avx2, 2 threads"
+  virtual std::string Describe() const = 0;
+  virtual Precision precision() const = 0;
+
+  // `bytes` of zeroed device memory, aligned to 64. kResourceExhausted when the device has no more.
+  virtual Result<DeviceMemory> Allocate(int64_t bytes) = 0;
+  virtual void CopyToDevice(void* device, const void* host, int64_t bytes) = 0;
+  virtual void CopyToHost(void* host, const void* device, int64_t bytes) = 0;
+
+  // The most bytes that SelectTokens holds in scores and candidates at once, whatever the context.
+  virtual int64_t SelectionScratchBytes(int64_t topk) const = 0;
+
+  void Embed(const EmbedArgs& args);
+  void AddRmsNorm(const AddRmsNormArgs& args);
+  void RmsNorm(const RmsNormArgs& args);
+  void Linear(const LinearArgs& args);
+  void AbsorbQuery(const AbsorbQueryArgs& args);
+  void WriteLatent(const WriteLatentArgs& args);
+  void WriteIndexKeys(const WriteIndexKeysArgs& args);
+  void PrepareIndexQuery(const PrepareIndexQueryArgs& args);
+  void SelectTokens(const SelectTokensArgs& args);
+  void Attention(const AttentionArgs& args);
+  void ExpandValue(const ExpandValueArgs& args);
+  void FeedForward(const FeedForwardArgs& args);
+  void Moe(const MoeArgs& args);
+
+ protected:
+  virtual void DoEmbed(const EmbedArgs& args) = 0;
+  virtual void DoAddRmsNorm(const AddRmsNormArgs& args) = 0;
+  virtual void DoRmsNorm(const RmsNormArgs& args) = 0;
+  virtual void DoLinear(const LinearArgs& args) = 0;
+  virtual void DoAbsorbQuery(const AbsorbQueryArgs& args) = 0;
+  virtual void DoWriteLatent(const WriteLatentArgs& args) = 0;
+  virtual void DoWriteIndexKeys(const WriteIndexKeysArgs& args) = 0;
+  virtual void DoPrepareIndexQuery(const PrepareIndexQueryArgs& args) = 0;
+  virtual void DoSelectTokens(const SelectTokensArgs& args) = 0;
+  virtual void DoAttention(const AttentionArgs& args) = 0;
+  virtual void DoExpandValue(const ExpandValueArgs& args) = 0;
+  virtual void DoFeedForward(const FeedForwardArgs& args) = 0;
+  virtual void DoMoe(const MoeArgs& args) = 0;
+};
+
+}  // namespace winnow
