@@ -14,9 +14,6 @@
 
 namespace winnow {
 
-// What activations are rounded to between operations. Sums are f32 in both.
-enum class Precision { kF32, kBf16 };
-
 // Memory on a device; freed on destruction.
 using DeviceMemory = std::shared_ptr<void>;
 

@@ -11,8 +11,8 @@
 #include <cstdint>
 #include <span>
 
-#include "dsa/lightning_indexer.h"
 #include "tensor/tensor.h"
+#include "winnow/types.h"
 
 namespace winnow {
 
@@ -34,10 +34,6 @@ struct RopeTable {
   bool half_split = false;  // pairs (i, i + R/2) instead of (2i, 2i + 1)
 };
 
-// How latent rows are kept. kFp8 is FlashMLA's row: C E4M3 codes, a f32 power-of-two scale for each
-// 128 of them, R bfloat16 rotary values (656 bytes for C = 512, R = 64).
-enum class LatentType { kF32, kBf16, kFp8 };
-
 // The cache of one layer's latent rows, [N] rows of row_bytes.
 struct LatentCacheView {
   LatentType type = LatentType::kBf16;
@@ -50,14 +46,14 @@ int64_t LatentRowBytes(LatentType type, int64_t latent_dim, int64_t rope_dim);
 
 // The cache of one layer's index keys. A page is opaque to everyone but its backend.
 struct IndexCacheView {
-  dsa::IndexKeyType type = dsa::IndexKeyType::kInt8;
+  IndexKeyType type = IndexKeyType::kInt8;
   int64_t index_dim = 0;  // J
   int64_t page_size = 0;
   int64_t page_bytes = 0;
   TensorView pages;  // [N / page_size, page_bytes] u8
 };
 // Bytes of a page: the codes of page_size keys and, for kE4m3 and kInt8, a f32 scale for each.
-int64_t IndexPageBytes(dsa::IndexKeyType type, int64_t index_dim, int64_t page_size);
+int64_t IndexPageBytes(IndexKeyType type, int64_t index_dim, int64_t page_size);
 
 // The cached tokens each token of the step reads.
 struct SelectionView {
@@ -147,7 +143,7 @@ struct PrepareIndexQueryArgs {
   TensorView weights;    // [T, I] f32 in: output of weights_proj; out: as the indexer wants them
   TensorView positions;  // [T] i32
   RopeTable rope;
-  dsa::IndexKeyType type = dsa::IndexKeyType::kInt8;
+  IndexKeyType type = IndexKeyType::kInt8;
 };
 
 // Parts 1 and 2 of DSA in one stream: gives what LightningIndexerReference and

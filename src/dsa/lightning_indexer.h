@@ -10,18 +10,9 @@
 #pragma once
 
 #include "tensor/tensor.h"
+#include "winnow/types.h"
 
 namespace winnow::dsa {
-
-// How index keys are kept in the cache. Queries are brought to the same form before they meet the
-// keys.
-//   kF32   as computed
-//   kBf16  rounded to bfloat16
-//   kE4m3  Hadamard-rotated, then E4M3 codes with one power-of-two scale a vector: the official
-//   numerics kInt8  Hadamard-rotated, then integers in [-127, 127] with one scale a vector.
-//   Products and their
-//          sums are exact integers below 2^24, so scores are equal on every machine
-enum class IndexKeyType { kF32, kBf16, kE4m3, kInt8 };
 
 struct LightningIndexerArgs {
   TensorView q;          // [T, I, J] f32  index queries: values, or codes as floats

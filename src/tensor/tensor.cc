@@ -52,20 +52,46 @@ TensorView TensorView::Rows(int64_t first, int64_t rows) const {
 
 TensorView TensorView::Head(int64_t rows) const { return Rows(0, rows); }
 
-HostBuffer::HostBuffer(int64_t bytes) : size_(bytes) {
-  constexpr size_t kHugePage = size_t{2} << 20;
-  const size_t alignment = static_cast<size_t>(bytes) >= kHugePage ? kHugePage : 64;
-  const size_t size = (static_cast<size_t>(bytes) + alignment - 1) / alignment * alignment;
-  if (size == 0) return;
-  void* data = std::aligned_alloc(alignment, size);
-  WINNOW_CHECK(data != nullptr, "out of memory for " + std::to_string(bytes) + " bytes");
-  if (alignment == kHugePage) {
-    madvise(data, size, MADV_HUGEPAGE);  // advice only: small pages work too
-  }
-  std::memset(data, 0, size);
-  data_.reset(static_cast<uint8_t*>(data));
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// `size` bytes (a multiple of kHugePage) at a multiple of kHugePage: one more is mapped, and what
+// lies outside is given back.
+uint8_t* MapAligned(size_t size) {
+  const int protection = PROT_READ | PROT_WRITE;
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* mapped = mmap(nullptr, size + kHugePage, protection, flags, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(mapped);
+  const uintptr_t aligned = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  if (aligned > begin) munmap(mapped, aligned - begin);
+  munmap(reinterpret_cast<void*>(aligned + size), begin + kHugePage - aligned);
+  madvise(reinterpret_cast<void*>(aligned), size, MADV_HUGEPAGE);  // advice: small pages work too
+  return reinterpret_cast<uint8_t*>(aligned);
 }
 
-void HostBuffer::Free::operator()(uint8_t* data) const { std::free(data); }
+}  // namespace
+
+HostBuffer::HostBuffer(int64_t bytes) : size_(bytes) {
+  WINNOW_CHECK(bytes >= 0, "a buffer of negative size");
+  const bool large = static_cast<size_t>(bytes) >= kHugePage;
+  const size_t alignment = large ? kHugePage : 64;
+  const size_t size = (static_cast<size_t>(bytes) + alignment - 1) / alignment * alignment;
+  if (size == 0) return;
+  uint8_t* data =
+      large ? MapAligned(size) : static_cast<uint8_t*>(std::aligned_alloc(alignment, size));
+  WINNOW_CHECK(data != nullptr, "out of memory for " + std::to_string(bytes) + " bytes");
+  if (!large) std::memset(data, 0, size);
+  data_ = {data, Free{large ? static_cast<int64_t>(size) : 0}};
+}
+
+void HostBuffer::Free::operator()(uint8_t* data) const {
+  if (mapped > 0) {
+    munmap(data, static_cast<size_t>(mapped));
+  } else {
+    std::free(data);
+  }
+}
 
 }  // namespace winnow

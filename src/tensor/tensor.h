@@ -70,16 +70,20 @@ struct ScaledView {
   int64_t bytes() const { return value.bytes() + (scale ? scale.bytes() : 0); }
 };
 
-// Host memory of its own, aligned to 64 bytes (2 MiB and marked for huge pages when large), zeroed.
+// Host memory of its own, zeroed and aligned to 64 bytes. Two MiB and more come straight from the
+// system, aligned to and marked for huge pages, and take physical memory only when they are first
+// written.
 class HostBuffer {
  public:
   HostBuffer() = default;
+  // Aborts when the system has no such memory: sizes that come from outside are checked before.
   explicit HostBuffer(int64_t bytes);
   uint8_t* data() const { return data_.get(); }
   int64_t size() const { return size_; }
 
  private:
   struct Free {
+    int64_t mapped = 0;  // bytes to unmap; 0 means from the heap
     void operator()(uint8_t* data) const;
   };
   std::unique_ptr<uint8_t, Free> data_;

@@ -1,0 +1,42 @@
+// The choices of precision and attention that a user of Winnow makes, shared by all layers.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+namespace winnow {
+
+// What activations are rounded to between operations. Sums are f32 in both.
+enum class Precision { kF32, kBf16 };
+
+// How the latent rows of the KV cache are kept. kFp8 is FlashMLA's row: E4M3 codes with a
+// power-of-two scale for each 128 of them, then bfloat16 rotary values (656 bytes in DeepSeek-V3.2
+// and GLM-5).
+enum class LatentType { kF32, kBf16, kFp8 };
+
+// How index keys are kept in the cache. Queries are brought to the same form before they meet the
+// keys.
+//   kF32   as computed
+//   kBf16  rounded to bfloat16
+//   kE4m3  Hadamard-rotated, then E4M3 codes with one power-of-two scale a vector: the official
+//   numerics kInt8  Hadamard-rotated, then integers in [-127, 127] with one scale a vector.
+//   Products and their
+//          sums are exact integers below 2^24, so scores are equal on every machine
+enum class IndexKeyType { kF32, kBf16, kE4m3, kInt8 };
+
+// kSparse: DeepSeek Sparse Attention, as the model was trained. kDense: every token reads every
+// earlier one, for comparison.
+enum class AttentionMode { kSparse, kDense };
+
+// Their names on the command line and in reports: "f32", "bf16", "fp8", "e4m3", "int8", "sparse",
+// "dense".
+const char* Name(Precision value);
+const char* Name(LatentType value);
+const char* Name(IndexKeyType value);
+const char* Name(AttentionMode value);
+std::optional<Precision> ParsePrecision(std::string_view name);
+std::optional<LatentType> ParseLatentType(std::string_view name);
+std::optional<IndexKeyType> ParseIndexKeyType(std::string_view name);
+std::optional<AttentionMode> ParseAttentionMode(std::string_view name);
+
+}  // namespace winnow
