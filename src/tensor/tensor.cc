@@ -83,7 +83,7 @@ HostBuffer::HostBuffer(int64_t bytes) : size_(bytes) {
       large ? MapAligned(size) : static_cast<uint8_t*>(std::aligned_alloc(alignment, size));
   WINNOW_CHECK(data != nullptr, "out of memory for " + std::to_string(bytes) + " bytes");
   if (!large) std::memset(data, 0, size);
-  data_ = {data, Free{large ? static_cast<int64_t>(size) : 0}};
+  data_ = std::unique_ptr<uint8_t, Free>(data, Free(large ? static_cast<int64_t>(size) : 0));
 }
 
 void HostBuffer::Free::operator()(uint8_t* data) const {

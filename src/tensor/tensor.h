@@ -83,7 +83,9 @@ class HostBuffer {
 
  private:
   struct Free {
-    int64_t mapped = 0;  // bytes to unmap; 0 means from the heap
+    Free() : mapped(0) {}
+    explicit Free(int64_t mapped) : mapped(mapped) {}
+    int64_t mapped;  // bytes to unmap; 0 means from the heap
     void operator()(uint8_t* data) const;
   };
   std::unique_ptr<uint8_t, Free> data_;
