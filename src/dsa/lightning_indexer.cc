@@ -1,0 +1,111 @@
+// The lightning indexer as it is defined: part 1 of DSA in plain loops. Backends are held to it bit
+// for bit.
+#include "dsa/lightning_indexer.h"
+
+#include <cmath>
+
+#include "tensor/half.h"
+
+namespace winnow::dsa {
+namespace {
+
+// Agreement only; NaN compares false and so passes through.
+float Relu(float x) { return x < 0 ? 0 : x; }
+
+float Dot(const float* q, const float* key, int64_t size) {
+  float sum = 0;
+  for (int64_t j = 0; j < size; ++j) sum = std::fma(q[j], key[j], sum);
+  return sum;
+}
+
+// The largest magnitude in `x`, or NaN when one of its values is NaN or infinite.
+float FiniteMax(const float* x, int64_t size) {
+  float max = 0;
+  for (int64_t j = 0; j < size; ++j) {
+    if (!std::isfinite(x[j])) return NAN;
+    max = std::fmax(max, std::fabs(x[j]));
+  }
+  return max;
+}
+
+float QuantizeE4m3(float* x, int64_t size, float max) {
+  const float scale = RoundUpToPowerOfTwo(std::fmax(max, 1e-4f) * (1.0f / 448));
+  for (int64_t j = 0; j < size; ++j) x[j] = E4m3ToFloat(FloatToE4m3(x[j] / scale));
+  return scale;
+}
+
+float QuantizeInt8(float* x, int64_t size, float max) {
+  const float scale = max / 127;
+  for (int64_t j = 0; j < size; ++j) {
+    // No code without a scale: a vector of zeros, or one so small that its scale is flushed to 0.
+    const float code = scale > 0 ? std::nearbyint(x[j] / scale) : 0.0f;
+    x[j] = std::fmin(std::fmax(code, -127.0f), 127.0f);
+  }
+  return scale;
+}
+
+}  // namespace
+
+void LightningIndexerReference(const LightningIndexerArgs& args) {
+  const int64_t num_tokens = args.q.dims[0];
+  const int64_t index_heads = args.q.dims[1];
+  const int64_t index_dim = args.q.dims[2];
+  const int64_t num_keys = args.keys.dims[0];
+  for (int64_t token = 0; token < num_tokens; ++token) {
+    const float* q = args.q.As<float>() + token * index_heads * index_dim;
+    const float* weights = args.weights.As<float>() + token * index_heads;
+    float* scores = args.scores.As<float>() + token * num_keys;
+    for (int64_t s = 0; s < num_keys; ++s) {
+      scores[s] = IndexScore(q, weights, args.keys.As<float>() + s * index_dim,
+                             args.key_scale.As<float>()[s], index_heads, index_dim);
+    }
+  }
+}
+
+float IndexScore(const float* q, const float* weights, const float* key, float key_scale,
+                 int64_t index_heads, int64_t index_dim) {
+  float chain[4] = {0, 0, 0, 0};
+  for (int64_t head = 0; head < index_heads; ++head) {
+    const float agreement = Relu(Dot(q + head * index_dim, key, index_dim));
+    float& sum = chain[head / 2 % 4];
+    sum = std::fma(weights[head], agreement, sum);
+  }
+  const float sum = (chain[0] + chain[1]) + (chain[2] + chain[3]);
+  return sum * key_scale + 0.0f;
+}
+
+void HadamardTransform(float* x, int64_t size) {
+  for (int64_t distance = 1; distance < size; distance *= 2) {
+    for (int64_t block = 0; block < size; block += 2 * distance) {
+      for (int64_t j = block; j < block + distance; ++j) {
+        const float low = x[j];
+        const float high = x[j + distance];
+        x[j] = low + high;
+        x[j + distance] = low - high;
+      }
+    }
+  }
+  const float norm = static_cast<float>(1 / std::sqrt(static_cast<double>(size)));
+  for (int64_t j = 0; j < size; ++j) x[j] *= norm;
+}
+
+float QuantizeIndexVector(IndexKeyType type, float* x, int64_t size) {
+  switch (type) {
+    case IndexKeyType::kF32:
+      return 1;
+    case IndexKeyType::kBf16:
+      for (int64_t j = 0; j < size; ++j) x[j] = RoundToBf16(x[j]);
+      return 1;
+    case IndexKeyType::kE4m3:
+    case IndexKeyType::kInt8:
+      break;
+  }
+  const float max = FiniteMax(x, size);
+  if (std::isnan(max)) {
+    for (int64_t j = 0; j < size; ++j) x[j] = 0;
+    return NAN;
+  }
+  return type == IndexKeyType::kE4m3 ? QuantizeE4m3(x, size, max) : QuantizeInt8(x, size, max);
+}
+
+}  // namespace winnow::dsa
