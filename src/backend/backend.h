@@ -29,6 +29,7 @@ class Backend {
   virtual Result<DeviceMemory> Allocate(int64_t bytes) = 0;
   virtual void CopyToDevice(void* device, const void* host, int64_t bytes) = 0;
   virtual void CopyToHost(void* host, const void* device, int64_t bytes) = 0;
+  virtual void Copy(void* target, const void* source, int64_t bytes) = 0;  // both on the device
 
   // The most bytes that SelectTokens holds in scores and candidates at once, whatever the context.
   virtual int64_t SelectionScratchBytes(int64_t topk) const = 0;

@@ -1,0 +1,278 @@
+// Winnow: language models with DeepSeek Sparse Attention. The one header to include.
+//
+//   winnow::EngineOptions options;
+//   options.model_dir = "models/winnow-nano";
+//   winnow::Engine engine = winnow::Engine::Load(options).value();
+//
+//   winnow::Request request;
+//   request.messages = {{.role = "user", .content = "What does winnowing separate?"}};
+//   winnow::Stream stream = engine.Submit(request).value();
+//   while (std::optional<winnow::Chunk> chunk = stream.Next().value()) std::cout << chunk->text;
+//
+// Everything that can fail returns a Status or a Result; Result::value() throws for those who
+// prefer it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "winnow/status.h"
+#include "winnow/types.h"
+
+namespace winnow {
+
+// Called while a model loads, with the fraction done in [0, 1].
+using Progress = std::function<void(double)>;
+
+struct EngineOptions {
+  std::string model_dir;  // a folder in the Hugging Face layout
+
+  Precision precision = Precision::kF32;
+  LatentType kv_cache = LatentType::kBf16;
+  IndexKeyType index_keys = IndexKeyType::kInt8;
+  AttentionMode attention = AttentionMode::kSparse;
+
+  int num_threads = 0;      // 0: one for each core this process may use
+  int64_t max_context = 0;  // tokens the cache holds; 0: what the model was made for
+  int64_t chunk =
+      512;  // tokens of a prompt processed at a time; changes speed and memory, no result
+
+  // "portable", "avx2", "avx512", or empty for the best the processor has. Changes speed, no
+  // result.
+  std::string instruction_set;
+
+  Progress progress;  // may be empty
+};
+
+struct ToolCall {
+  std::string id;
+  std::string name;
+  std::string arguments;  // a JSON object, as text
+};
+
+struct Message {
+  std::string role;  // "system", "developer", "user", "assistant" or "tool"
+  std::string content;
+  std::string reasoning_content;  // of an assistant; empty: none
+  std::vector<ToolCall> tool_calls;
+};
+
+// How the next token is drawn. What is not given comes from the model's generation_config.json.
+struct SamplingParams {
+  std::optional<double> temperature;  // 0: greedy, the likeliest token
+  std::optional<double> top_p;        // keep the likeliest tokens that hold this mass; (0, 1]
+  std::optional<int64_t> top_k;       // keep this many of the likeliest; 0: all
+  double min_p = 0.0;                 // drop what is less likely than this share of the likeliest
+  std::optional<double>
+      repetition_penalty;          // > 0; divides the logits of tokens seen, prompt included
+  double presence_penalty = 0.0;   // taken from the logits of tokens generated before
+  double frequency_penalty = 0.0;  // the same, times how often
+  std::optional<uint64_t> seed;    // same seed, same text; none: a new one each time
+};
+
+// One generation. Exactly one of messages, prompt and token_ids is given.
+struct Request {
+  std::vector<Message> messages;   // a conversation, written in the model's own chat format
+  std::string prompt;              // plain text to continue
+  std::vector<int32_t> token_ids;  // the same as tokens
+
+  // Markers such as <｜User｜> inside `prompt` or message text are plain text unless this is set.
+  bool allow_special_tokens = false;
+  bool thinking = false;  // let the model reason before it answers, where its chat format can
+  std::string tools;      // a JSON array of functions in OpenAI's form; empty: none
+
+  int64_t max_tokens = 256;
+  std::vector<std::string> stop;  // texts that end the answer; not part of it
+  std::vector<int32_t> stop_token_ids;
+  bool ignore_eos = false;
+  int64_t logprobs = -1;  // -1: none; n ≥ 0: of each token and its n likeliest rivals
+  SamplingParams sampling;
+};
+
+struct TokenLogprob {
+  int32_t token_id = 0;
+  std::string bytes;  // as the tokenizer spells it; may be part of a character
+  double logprob = 0.0;
+};
+
+struct TokenDetail {
+  TokenLogprob chosen;
+  std::vector<TokenLogprob> top;  // likeliest first
+};
+
+// What a request cost, and what dense attention would have read. Rows are counted over all layers.
+struct Receipt {
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  // of the prompt, found in the cache of the request before
+  int64_t completion_tokens = 0;
+  int64_t attention_rows_read = 0;   // latent rows that attention gathered
+  int64_t attention_rows_dense = 0;  // latent rows that dense attention gathers for the same tokens
+  int64_t index_keys_scored = 0;     // index keys that the indexer compared
+  int64_t last_rows_read = 0;        // of the last token, in one layer
+  int64_t last_rows_dense = 0;
+  double prefill_seconds = 0.0;
+  double decode_seconds = 0.0;
+};
+
+enum class FinishReason { kNone, kStop, kLength, kCancelled };
+const char* Name(FinishReason reason);  // "stop", "length", "cancelled"
+
+// The next piece of an answer.
+struct Chunk {
+  std::string text;                  // whole characters; may be empty
+  std::vector<int32_t> token_ids;    // of the tokens since the last chunk
+  std::vector<TokenDetail> details;  // for each of them, if asked for
+  int64_t prefilled = 0;  // prompt tokens in the cache so far; equals prompt_tokens when done
+  int64_t prompt_tokens = 0;
+  FinishReason finish = FinishReason::kNone;  // of the last chunk
+  Receipt receipt;                            // so far; final in the last chunk
+};
+
+// A running generation. Next blocks until there is something to tell; after the chunk with a finish
+// reason it returns an empty optional. Cancel may be called from any thread; destruction cancels.
+class Stream {
+ public:
+  Stream(Stream&&) noexcept;
+  Stream& operator=(Stream&&) noexcept;
+  ~Stream();
+
+  Result<std::optional<Chunk>> Next();
+  void Cancel();
+
+ private:
+  friend class Engine;
+  struct State;
+  explicit Stream(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
+};
+
+// What a loaded model is, in a few numbers.
+struct ModelInfo {
+  std::string model_type;
+  std::string backend;  // "cpu avx2, 2 threads"
+  int64_t num_hidden_layers = 0;
+  int64_t vocab_size = 0;
+  int64_t index_topk = 0;
+  int64_t max_context = 0;  // tokens the cache holds
+  int64_t parameters = 0;
+  int64_t cache_bytes = 0;  // address space of a full cache; memory is taken as it fills
+};
+
+// Which logits to compute, and how. See `winnow logits --help`.
+struct LogitsRequest {
+  std::vector<int32_t> token_ids;
+  bool selection = false;  // also write what each layer selected
+  std::string out;         // a safetensors file
+};
+
+// A model and the thread that runs it. Requests run one after another, in the order of Submit; a
+// request that begins like the one before it continues from its cache. Methods may be called from
+// any thread.
+class Engine {
+ public:
+  // Reads, checks and maps the model. Fails before memory is taken if something does not fit.
+  static Result<Engine> Load(const EngineOptions& options);
+  Engine(Engine&&) noexcept;
+  Engine& operator=(Engine&&) noexcept;
+  ~Engine();
+
+  const ModelInfo& info() const;
+
+  // Tokenizes and queues. kInvalidArgument, with both numbers, if prompt and answer exceed the
+  // context.
+  Result<Stream> Submit(const Request& request);
+
+  Result<std::vector<int32_t>> Tokenize(const std::string& text, bool allow_special_tokens) const;
+  Result<std::string> Detokenize(const std::vector<int32_t>& token_ids) const;
+
+  // Writes `logits` F32 [T, vocab_size] for every position and, on request, `selected.<layer>` I32
+  // [T, index_topk] (ascending, padded with -1) for each layer with an indexer. `progress` may be
+  // empty.
+  Status WriteLogits(const LogitsRequest& request, const Progress& progress = {});
+
+ private:
+  struct State;
+  explicit Engine(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// How far an engine may deviate from a reference before Verify says so.
+struct VerifyOptions {
+  EngineOptions engine;            // model_dir is ignored: a case brings its own
+  double logits_tolerance = 1e-4;  // largest difference, over the reference's standard deviation
+  double hidden_tolerance = 1e-4;
+};
+
+// The outcome of one stage of one case, in the order of the forward pass.
+struct VerifyStage {
+  std::string name;      // "layer 3 selection"
+  double deviation = 0;  // of the reference's standard deviation, or positions that differ
+  double tolerance = 0;
+  bool passed = true;
+};
+
+struct VerifyReport {
+  std::string name;
+  std::vector<VerifyStage> stages;
+  bool passed = true;
+  std::string first_failure;  // the first stage that deviates; empty when none does
+};
+
+// Runs a folder that holds a checkpoint, case.json and expected.safetensors (docs/verify.md) and
+// compares layer outputs, selections, logits and greedy tokens.
+Result<VerifyReport> Verify(const std::string& case_dir, const VerifyOptions& options);
+
+struct InspectOptions {
+  int64_t context = 0;  // tokens; 0: what the model was made for
+  int64_t batch = 1;    // sequences
+  Precision precision = Precision::kF32;
+  LatentType kv_cache = LatentType::kBf16;
+  IndexKeyType index_keys = IndexKeyType::kInt8;
+  int64_t chunk = 512;
+  int num_threads = 0;
+};
+
+// What `winnow inspect` prints. Costs are those of one decoded token at a position, summed over
+// layers.
+struct ModelReport {
+  struct Fact {
+    std::string name;
+    std::string value;
+  };
+  struct Storage {
+    std::string dtype;
+    int64_t tensors = 0;
+    int64_t parameters = 0;
+    int64_t bytes = 0;
+  };
+  struct Memory {
+    std::string what;
+    int64_t bytes = 0;
+  };
+  struct Cost {
+    int64_t position = 0;  // tokens in context
+    double dense_flops = 0;
+    double sparse_flops = 0;   // attention over the selection
+    double indexer_flops = 0;  // scoring the context
+    double dense_bytes = 0;
+    double sparse_bytes = 0;
+    double indexer_bytes = 0;
+  };
+  std::vector<Fact> architecture;
+  int64_t parameters = 0;
+  int64_t active_parameters = 0;  // used by one token
+  std::vector<Storage> storage;
+  std::vector<Memory> memory;
+  double linear_flops = 0;  // of one token, everything but attention and indexer scores
+  std::vector<Cost> costs;
+};
+
+// Reads the headers of a model's files, not its weights.
+Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& options);
+
+}  // namespace winnow

@@ -1,0 +1,112 @@
+// Latent attention over the tokens that DSA selects. Shape letters: docs/dsa.md.
+#include "model/transformer.h"
+
+namespace winnow {
+namespace {
+
+TensorView Linear(Pass& pass, const ScaledView& weight, TensorView x, TensorView bias = {}) {
+  TensorView out = pass.New({x.dims[0], weight.rows()});
+  pass.ops.Linear({.x = x, .weight = weight, .bias = bias, .out = out});
+  return out;
+}
+
+// Stores the index keys of the step's tokens: later tokens score them, also those of a context that
+// is still too short to be scored.
+void WriteIndexKeys(Pass& pass, const IndexerWeights& indexer, const IndexCacheView& cache,
+                    TensorView x) {
+  Workspace::Scope scope(pass.workspace);
+  pass.ops.WriteIndexKeys({.k = Linear(pass, indexer.wk, x),
+                           .k_norm_weight = indexer.k_norm_weight,
+                           .k_norm_bias = indexer.k_norm_bias,
+                           .eps = static_cast<float>(pass.config.index_norm_eps),
+                           .positions = pass.batch.positions,
+                           .slots = pass.batch.slots,
+                           .rope = pass.index_rope,
+                           .cache = cache});
+}
+
+// Parts 1 and 2 of DSA: scores the context of each token and keeps the best index_topk of it.
+void SelectTokens(Pass& pass, const IndexerWeights& indexer, const IndexCacheView& cache,
+                  TensorView x, TensorView q_latent) {
+  const ModelConfig& config = pass.config;
+  Workspace::Scope scope(pass.workspace);
+  TensorView q = Linear(pass, indexer.wq_b, q_latent);
+  q.dims = {pass.num_tokens(), config.index_n_heads, config.index_head_dim};
+  TensorView weights = pass.New({pass.num_tokens(), config.index_n_heads});
+  pass.ops.Linear({.x = x, .weight = indexer.weights_proj, .out = weights, .keep_f32 = true});
+  pass.ops.PrepareIndexQuery({.q = q,
+                              .weights = weights,
+                              .positions = pass.batch.positions,
+                              .rope = pass.index_rope,
+                              .type = cache.type});
+  pass.ops.SelectTokens({.q = q,
+                         .weights = weights,
+                         .cache = cache,
+                         .batch = pass.batch,
+                         .topk = config.index_topk,
+                         .selection = pass.selection});
+}
+
+}  // namespace
+
+// One token, step 6 of 9. From RunLayers() in transformer.cc; next: dsa/lightning_indexer.h.
+void SelfAttention(Pass& pass, const AttentionWeights& w, int64_t layer, TensorView x,
+                   TensorView branch) {
+  const ModelConfig& config = pass.config;
+  const LayerCache& cache = pass.cache.layer(layer);
+  const int64_t T = pass.num_tokens();
+  const int64_t H = config.num_attention_heads;
+  const int64_t C = config.kv_lora_rank;
+  const int64_t R = config.qk_rope_head_dim;
+  Workspace::Scope scope(pass.workspace);
+
+  // 1. Query. One latent feeds both the attention heads and the indexer.
+  TensorView q_latent = Linear(pass, w.q_a_proj, x, w.q_a_proj_bias);
+  pass.ops.RmsNorm({.x = q_latent,
+                    .weight = w.q_a_layernorm,
+                    .eps = static_cast<float>(config.latent_norm_eps),
+                    .out = q_latent});
+  TensorView q_heads = Linear(pass, w.q_b_proj, q_latent);
+  q_heads.dims = {T, H, config.qk_nope_head_dim + R};
+  TensorView q = pass.New({T, H, C + R});
+  pass.ops.AbsorbQuery({.q = q_heads,
+                        .kv_b_proj = w.kv_b_proj,
+                        .positions = pass.batch.positions,
+                        .rope = pass.rope,
+                        .v_head_dim = config.v_head_dim,
+                        .out = q});
+
+  // 2. Key and value. One latent row a token, written to the token's cache slot.
+  pass.ops.WriteLatent({.kv_a = Linear(pass, w.kv_a_proj_with_mqa, x, w.kv_a_proj_bias),
+                        .kv_a_layernorm = w.kv_a_layernorm,
+                        .eps = static_cast<float>(config.latent_norm_eps),
+                        .positions = pass.batch.positions,
+                        .slots = pass.batch.slots,
+                        .rope = pass.rope,
+                        .cache = cache.latent});
+
+  // 3. DSA. A layer without an indexer keeps the selection of the last layer that had one.
+  if (w.indexer && cache.index_keys) {
+    WriteIndexKeys(pass, *w.indexer, *cache.index_keys, x);
+    if (pass.select) SelectTokens(pass, *w.indexer, *cache.index_keys, x, q_latent);
+    if (pass.observer) pass.observer->OnSelection(layer, pass.selection);
+  }
+  TensorView attended = pass.New({T, H, C});
+  pass.ops.Attention({.q = q,
+                      .cache = cache.latent,
+                      .selection = pass.selection,
+                      .batch = pass.batch,
+                      .softmax_scale = pass.softmax_scale,
+                      .out = attended});
+
+  // 4. Output. Back from the latent space to the residual width.
+  TensorView values = pass.New({T, H, config.v_head_dim});
+  pass.ops.ExpandValue({.attended = attended,
+                        .kv_b_proj = w.kv_b_proj,
+                        .qk_nope_head_dim = config.qk_nope_head_dim,
+                        .out = values});
+  values.dims = {T, H * config.v_head_dim};
+  pass.ops.Linear({.x = values, .weight = w.o_proj, .bias = w.o_proj_bias, .out = branch});
+}
+
+}  // namespace winnow

@@ -1,0 +1,100 @@
+// The forward pass: a batch of tokens in, logits out. Written once, against Backend.
+//
+// attention.cc and ffn.cc hold the two halves of a layer.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/batch.h"
+#include "model/kv_cache.h"
+#include "model/weights.h"
+#include "model/workspace.h"
+
+namespace winnow {
+
+struct TransformerOptions {
+  AttentionMode attention = AttentionMode::kSparse;
+  int64_t max_tokens = 512;   // of one step
+  int64_t max_sequences = 1;  // of one step
+  int64_t max_context = 0;    // positions
+};
+
+// What a step did, for receipts; counts are over all layers.
+struct StepCounts {
+  int64_t attention_rows_read = 0;
+  int64_t attention_rows_dense = 0;
+  int64_t index_keys_scored = 0;
+};
+
+// Watches a step from inside; for tests, audits and verification. Views are valid during the call.
+class StepObserver {
+ public:
+  virtual ~StepObserver() = default;
+  // What layer `layer`, which has an indexer, selected for the step's tokens. Absent views mean
+  // that every token reads its whole context.
+  virtual void OnSelection(int64_t layer, const SelectionView& selection) = 0;
+  // The residual stream after layer `layer`: [T, D] f32.
+  virtual void OnHidden(int64_t layer, const TensorView& hidden) = 0;
+};
+
+// Everything one forward pass needs, as its functions hand it around.
+struct Pass {
+  Backend& ops;
+  const ModelConfig& config;
+  Workspace& workspace;
+  const KvCache& cache;
+  BatchView batch;
+  RopeTable rope;        // of the attention heads
+  RopeTable index_rope;  // of the indexer
+  float softmax_scale = 0;
+  bool select = false;      // some token has more context than index_topk
+  SelectionView selection;  // of the last layer with an indexer; absent unless `select`
+  StepObserver* observer = nullptr;
+
+  int64_t num_tokens() const { return batch.num_tokens(); }
+  TensorView New(Dims dims) { return workspace.New(DType::kF32, dims); }
+};
+
+// The two halves of a layer: from the normed stream `x` to the `branch` that is added to it, [T, D]
+// f32.
+void SelfAttention(Pass& pass, const AttentionWeights& weights, int64_t layer, TensorView x,
+                   TensorView branch);
+void FeedForward(Pass& pass, const LayerWeights& weights, TensorView x, TensorView branch);
+
+// Runs steps over one set of weights. Not thread-safe: the engine thread owns it.
+class Transformer {
+ public:
+  // `config`, `weights` and `backend` outlive it. Takes the memory of every later step.
+  static Result<Transformer> Create(const ModelConfig& config, const Weights& weights,
+                                    const TransformerOptions& options, Backend& backend);
+
+  // Runs the tokens through all layers, adding their rows to `cache`, and writes the logits of
+  // batch.logit_rows to `logits` [rows, vocab_size], host memory. `observer` may be null. kCorrupt
+  // if the checkpoint changed under it; nothing computed is then to be trusted.
+  Result<StepCounts> Forward(const Batch& batch, const KvCache& cache, float* logits,
+                             StepObserver* observer = nullptr);
+
+  // Bytes of scratch that a step of options.max_tokens needs.
+  static int64_t WorkspaceBytes(const ModelConfig& config, const TransformerOptions& options);
+
+ private:
+  Transformer() = default;
+  BatchView Upload(const Batch& batch);
+  void ExtendRope(int64_t positions);
+  TensorView RunLayers(Pass& pass);
+  void ReadLogits(Pass& pass, TensorView normed, const Batch& batch, float* logits);
+  StepCounts Count(const Batch& batch) const;
+
+  const ModelConfig* config_ = nullptr;
+  const Weights* weights_ = nullptr;
+  Backend* backend_ = nullptr;
+  TransformerOptions options_;
+  Workspace workspace_;
+  DeviceMemory rope_memory_;
+  TensorView rope_rows_;  // [max_context, 2, R/2] f32
+  int64_t rope_filled_ = 0;
+};
+
+}  // namespace winnow
