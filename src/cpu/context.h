@@ -1,4 +1,4 @@
-// What every operation of the CPU backend works with: threads, kernels, and memory to compute in.
+// What an operation on the CPU works with: threads, inner loops, precision, working memory.
 #pragma once
 
 #include <cstdint>
@@ -6,35 +6,51 @@
 
 #include "backend/backend.h"
 #include "base/thread_pool.h"
+#include "cpu/kernels.h"
 #include "tensor/tensor.h"
 
 namespace winnow::cpu {
 
-struct Kernels;     // kernels.h
-struct DsaKernels;  // dsa/dsa_kernels.h
-
-// Memory that is kept from one operation to the next and grows when more is asked for. What is in
-// it belongs to the last caller of Get.
+// Memory that operations reuse; it grows to the largest need seen and stays. Contents are undefined
+// at each call. One operation runs at a time, so none can meet another's.
 class Scratch {
  public:
-  // At least `bytes`, aligned to 64; the content is undefined.
-  uint8_t* Get(int64_t bytes) {
-    if (bytes > buffer_.size()) buffer_ = HostBuffer(bytes);
-    return buffer_.data();
+  explicit Scratch(int num_threads) : threads_(num_threads) {}
+
+  // `count` elements for one thread, aligned to 64 bytes; each thread asks for its own.
+  template <typename T>
+  T* OfThread(int thread, int64_t count) {
+    return reinterpret_cast<T*>(Grow(&threads_[thread].buffer, count * sizeof(T)));
   }
-  float* GetFloats(int64_t count) { return reinterpret_cast<float*>(Get(count * 4)); }
+  // The same for the operation as a whole; not from within a piece.
+  template <typename T>
+  T* Shared(int64_t count) {
+    return reinterpret_cast<T*>(Grow(&shared_, count * sizeof(T)));
+  }
 
  private:
-  HostBuffer buffer_;
+  struct alignas(64) PerThread {
+    HostBuffer buffer;
+  };
+  static uint8_t* Grow(HostBuffer* buffer, int64_t bytes) {
+    if (buffer->size() < bytes) {
+      *buffer = HostBuffer();  // first give back, then take
+      *buffer = HostBuffer(bytes);
+    }
+    return buffer->data();
+  }
+
+  std::vector<PerThread> threads_;
+  HostBuffer shared_;
 };
 
 struct CpuContext {
   ThreadPool& pool;
-  const Kernels& kernels;
-  const DsaKernels& dsa_kernels;
-  Precision precision = Precision::kF32;
-  Scratch shared;                       // for the operation as a whole
-  std::vector<Scratch> thread_scratch;  // [num_threads], for the pieces of ParallelFor
+  Kernels kernels;
+  Precision precision;
+  Scratch& scratch;
+
+  bool rounds() const { return precision == Precision::kBf16; }
 };
 
 }  // namespace winnow::cpu

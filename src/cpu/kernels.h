@@ -1,0 +1,25 @@
+// The tables of inner loops, one for each instruction set.
+//
+// A file named *_kernels.cc (and the files of dsa/) is compiled once for each set and exports one
+// table of functions; nothing else of it is visible (tests/unit/cpu/objects_test.cc). Drivers
+// divide the work of an operation into pieces and call these.
+#pragma once
+
+#include "cpu/cpu_backend.h"
+#include "cpu/elementwise_kernels.h"
+#include "cpu/linear_kernels.h"
+
+namespace winnow::cpu {
+
+struct DsaKernels;  // dsa/dsa_kernels.h
+
+struct Kernels {
+  const LinearKernels& linear;
+  const ElementwiseKernels& elementwise;
+  const DsaKernels& dsa;
+};
+
+// Those of a set that this processor has.
+Kernels KernelsFor(InstructionSet set);
+
+}  // namespace winnow::cpu
