@@ -40,7 +40,9 @@ int64_t Transformer::WorkspaceBytes(const ModelConfig& config, const Transformer
                             tensor(H * (C + R)) + tensor(C + R) +
                             std::max(indexer, tensor(H * C) + tensor(H * config.v_head_dim));
   const int64_t ffn = tensor(2 * config.intermediate_size);
-  const int64_t head = tensor(config.hidden_size) + tensor(config.vocab_size);  // ReadLogits
+  const int64_t head_rows = std::min(T, options.max_logit_rows);
+  const int64_t head = Workspace::Padded(head_rows * config.hidden_size * 4) +
+                       Workspace::Padded(head_rows * config.vocab_size * 4);  // ReadLogits
   return batch + stream + std::max({attention, ffn, head});
 }
 
@@ -160,20 +162,23 @@ TensorView Transformer::RunLayers(Pass& pass) {
   return normed;
 }
 
+// The wanted rows are mostly the last one alone: they are gathered so that the head runs on no
+// others.
 void Transformer::ReadLogits(Pass& pass, TensorView normed, const Batch& batch, float* logits) {
-  const int64_t rows = static_cast<int64_t>(batch.logit_rows.size());
-  if (rows == 0) return;
-  // The wanted rows are mostly the last one alone: they are gathered so that the head runs on no
-  // others.
-  TensorView wanted = pass.New({rows, config_->hidden_size});
+  const int64_t wanted = static_cast<int64_t>(batch.logit_rows.size());
   const int64_t row_bytes = config_->hidden_size * 4;
-  for (int64_t row = 0; row < rows; ++row) {
-    pass.ops.Copy(wanted.Rows(row, 1).data,
-                  normed.Rows(batch.logit_rows[static_cast<size_t>(row)], 1).data, row_bytes);
+  for (int64_t first = 0; first < wanted; first += options_.max_logit_rows) {
+    const int64_t rows = std::min(options_.max_logit_rows, wanted - first);
+    Workspace::Scope scope(pass.workspace);
+    TensorView x = pass.New({rows, config_->hidden_size});
+    for (int64_t row = 0; row < rows; ++row) {
+      const int32_t token = batch.logit_rows[static_cast<size_t>(first + row)];
+      pass.ops.Copy(x.Rows(row, 1).data, normed.Rows(token, 1).data, row_bytes);
+    }
+    TensorView out = pass.New({rows, config_->vocab_size});
+    pass.ops.Linear({.x = x, .weight = weights_->lm_head, .out = out, .keep_f32 = true});
+    pass.ops.CopyToHost(logits + first * config_->vocab_size, out.data, out.bytes());
   }
-  TensorView out = pass.New({rows, config_->vocab_size});
-  pass.ops.Linear({.x = wanted, .weight = weights_->lm_head, .out = out, .keep_f32 = true});
-  pass.ops.CopyToHost(logits, out.data, out.bytes());
 }
 
 StepCounts Transformer::Count(const Batch& batch) const {

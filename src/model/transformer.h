@@ -16,9 +16,10 @@ namespace winnow {
 
 struct TransformerOptions {
   AttentionMode attention = AttentionMode::kSparse;
-  int64_t max_tokens = 512;   // of one step
-  int64_t max_sequences = 1;  // of one step
-  int64_t max_context = 0;    // positions
+  int64_t max_tokens = 512;     // of one step
+  int64_t max_sequences = 1;    // of one step
+  int64_t max_context = 0;      // positions
+  int64_t max_logit_rows = 64;  // rows that go through the head at a time; a step may ask for more
 };
 
 // What a step did, for receipts; counts are over all layers.

@@ -1,0 +1,62 @@
+// From logits to a token. One token, step 8 of 9 happens here.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "winnow/status.h"
+
+namespace winnow {
+
+// SamplingParams with nothing left open.
+struct SamplerOptions {
+  double temperature = 0.0;
+  double top_p = 1.0;
+  int64_t top_k = 0;
+  double min_p = 0.0;
+  double repetition_penalty = 1.0;
+  double presence_penalty = 0.0;
+  double frequency_penalty = 0.0;
+  uint64_t seed = 0;
+  int64_t vocab_limit = 0;  // ids from here on are padding of the head and never drawn
+  int64_t logprobs = -1;    // -1: none; n ≥ 0: of the token and its n likeliest rivals
+};
+
+// kInvalidArgument naming the parameter, its value and its range.
+Status CheckSampler(const SamplerOptions& options);
+
+struct RankedToken {
+  int32_t token_id = 0;
+  double logprob = 0.0;
+};
+
+struct Sample {
+  RankedToken chosen;            // logprob is filled only if asked for
+  std::vector<RankedToken> top;  // likeliest first
+};
+
+// Draws the tokens of one sequence. Equal logits, options and history give equal tokens: every
+// order is total (the likelier first, then the lower id) and the generator is a 64-bit Mersenne
+// twister.
+class Sampler {
+ public:
+  Sampler(const SamplerOptions& options, std::span<const int32_t> prompt);
+
+  // Draws from `logits` [vocab_size], which it changes. NaN counts as -infinity. Log probabilities
+  // are those of the model, before penalties and temperature. kInternal if no logit is a number.
+  Result<Sample> Next(std::span<float> logits);
+
+ private:
+  void ApplyPenalties(std::span<float> logits) const;
+  int32_t Draw(std::span<const float> logits);
+
+  SamplerOptions options_;
+  std::mt19937_64 random_;
+  std::unordered_map<int32_t, int64_t> generated_;  // how often each token was drawn
+  std::unordered_map<int32_t, bool> seen_;          // prompt and generated, for repetition_penalty
+};
+
+}  // namespace winnow
