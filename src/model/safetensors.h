@@ -63,6 +63,8 @@ class TensorDirectory {
   Status CheckIntact() const;
 
  private:
+  Status AddFile(const std::string& path);
+
   std::vector<MappedFile> files_;
   std::unordered_map<std::string, StoredTensor> tensors_;
   std::unordered_map<std::string, std::string> metadata_;
