@@ -133,6 +133,8 @@ struct Chunk {
   Receipt receipt;                            // so far; final in the last chunk
 };
 
+struct StreamState;
+
 // A running generation. Next blocks until there is something to tell; after the chunk with a finish
 // reason it returns an empty optional. Cancel may be called from any thread; destruction cancels.
 class Stream {
@@ -146,9 +148,8 @@ class Stream {
 
  private:
   friend class Engine;
-  struct State;
-  explicit Stream(std::shared_ptr<State> state);
-  std::shared_ptr<State> state_;
+  explicit Stream(std::shared_ptr<StreamState> state);
+  std::shared_ptr<StreamState> state_;
 };
 
 // What a loaded model is, in a few numbers.

@@ -1,0 +1,118 @@
+#include "engine/model_runner.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/check.h"
+#include "base/text.h"
+#include "engine/backends.h"
+
+namespace winnow {
+namespace {
+
+constexpr int64_t kMaxChunk = 1 << 16;
+
+int64_t PagesFor(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; }
+
+KvCacheOptions CacheOptions(const EngineOptions& options, int64_t context) {
+  KvCacheOptions cache;
+  cache.latent = options.kv_cache;
+  cache.index_keys = options.index_keys;
+  cache.with_index_keys = options.attention == AttentionMode::kSparse;
+  cache.num_pages = PagesFor(context);
+  return cache;
+}
+
+Status CheckOptions(const EngineOptions& options, const ModelConfig& config) {
+  if (options.chunk < 1 || options.chunk > kMaxChunk) {
+    return InvalidArgument(fmt::format("chunk: {}, expected 1 to {}", options.chunk, kMaxChunk));
+  }
+  if (options.max_context < 0 || options.max_context > config.max_position_embeddings) {
+    return InvalidArgument(fmt::format(
+        "max_context: {}, expected at most {}, the max_position_embeddings of config.json",
+        options.max_context, config.max_position_embeddings));
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(const EngineOptions& options) {
+  std::unique_ptr<ModelRunner> runner(new ModelRunner);
+  WINNOW_ASSIGN(runner->config_, LoadModelConfig(options.model_dir));
+  WINNOW_TRY(CheckOptions(options, runner->config_));
+  WINNOW_ASSIGN(runner->backend_, CreateBackend(options));
+  WINNOW_ASSIGN(runner->weights_,
+                Weights::Load(options.model_dir, &runner->config_, options.progress));
+  runner->chunk_ = options.chunk;
+  WINNOW_TRY(runner->CreateCache(options));
+
+  TransformerOptions transformer;
+  transformer.attention = options.attention;
+  transformer.max_tokens = std::min(options.chunk, runner->max_context_);
+  transformer.max_context = runner->max_context_;
+  auto created =
+      Transformer::Create(runner->config_, runner->weights_, transformer, *runner->backend_);
+  if (!created.ok()) return created.error();
+  runner->transformer_ = std::make_unique<Transformer>(std::move(*created));
+  return runner;
+}
+
+// A context that was asked for is kept or refused. Otherwise it is what the model was made for,
+// halved until its cache fits the memory that is there.
+Status ModelRunner::CreateCache(const EngineOptions& options) {
+  max_context_ = options.max_context > 0 ? options.max_context : config_.max_position_embeddings;
+  for (;;) {
+    auto cache = KvCache::Create(config_, CacheOptions(options, max_context_), *backend_);
+    if (cache.ok()) {
+      cache_ = std::move(*cache);
+      break;
+    }
+    if (options.max_context > 0 || max_context_ <= kPageSize) return cache.error();
+    max_context_ /= 2;
+  }
+  pages_.resize(static_cast<size_t>(cache_.num_pages()));
+  std::iota(pages_.begin(), pages_.end(), 0);
+  return OkStatus();
+}
+
+int64_t ModelRunner::Resume(std::span<const int32_t> token_ids) {
+  WINNOW_CHECK(!token_ids.empty(), "Resume: a sequence without tokens");
+  const size_t limit = std::min(resident_.size(), token_ids.size() - 1);
+  size_t common = 0;
+  while (common < limit && resident_[common] == token_ids[common]) ++common;
+  resident_.resize(common);
+  return static_cast<int64_t>(common);
+}
+
+Result<StepCounts> ModelRunner::Step(std::span<const int32_t> token_ids, LogitRows rows,
+                                     float* logits, StepObserver* observer) {
+  Batch batch;
+  const int64_t first = cached_tokens();
+  WINNOW_CHECK(first + static_cast<int64_t>(token_ids.size()) <= max_context_,
+               "Step: more tokens than the cache holds");
+  for (size_t token = 0; token < token_ids.size(); ++token) {
+    const int64_t position = first + static_cast<int64_t>(token);
+    const int32_t page = pages_[static_cast<size_t>(position / kPageSize)];
+    batch.token_ids.push_back(token_ids[token]);
+    batch.positions.push_back(static_cast<int32_t>(position));
+    batch.sequences.push_back(0);
+    batch.slots.push_back(static_cast<int32_t>(page * kPageSize + position % kPageSize));
+    if (rows == LogitRows::kAll) batch.logit_rows.push_back(static_cast<int32_t>(token));
+  }
+  if (rows == LogitRows::kLast) {
+    batch.logit_rows.push_back(static_cast<int32_t>(token_ids.size()) - 1);
+  }
+  const int64_t pages = PagesFor(first + static_cast<int64_t>(token_ids.size()));
+  batch.page_tables.emplace_back(pages_.begin(), pages_.begin() + pages);
+
+  auto counts = transformer_->Forward(batch, cache_, logits, observer);
+  if (counts.ok()) {
+    resident_.insert(resident_.end(), token_ids.begin(), token_ids.end());
+  } else {
+    resident_.clear();
+  }
+  return counts;
+}
+
+}  // namespace winnow

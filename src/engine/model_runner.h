@@ -1,0 +1,59 @@
+// A loaded model with its cache, running one sequence: the engine's and Verify's common ground.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/config.h"
+#include "model/kv_cache.h"
+#include "model/transformer.h"
+#include "model/weights.h"
+#include "winnow/winnow.h"
+
+namespace winnow {
+
+enum class LogitRows { kNone, kLast, kAll };
+
+// Owned by one thread. Never moved, since its parts point to each other.
+class ModelRunner {
+ public:
+  static Result<std::unique_ptr<ModelRunner>> Load(const EngineOptions& options);
+  ModelRunner(const ModelRunner&) = delete;
+  ModelRunner& operator=(const ModelRunner&) = delete;
+
+  const ModelConfig& config() const { return config_; }
+  const Weights& weights() const { return weights_; }
+  const Backend& backend() const { return *backend_; }
+  int64_t max_context() const { return max_context_; }
+  int64_t cache_bytes() const { return cache_.bytes(); }
+  int64_t chunk() const { return chunk_; }
+  // Tokens whose rows are in the cache.
+  int64_t cached_tokens() const { return static_cast<int64_t>(resident_.size()); }
+
+  // Keeps the rows of the longest common beginning of `token_ids` and the tokens in the cache, but
+  // leaves at least the last one to be run for its logits. Returns how many were kept.
+  int64_t Resume(std::span<const int32_t> token_ids);
+
+  // Runs the next tokens, at most chunk() of them, after those in the cache. `logits` has room for
+  // the rows asked for. `observer` may be null. After an error the cache is empty.
+  Result<StepCounts> Step(std::span<const int32_t> token_ids, LogitRows rows, float* logits,
+                          StepObserver* observer = nullptr);
+
+ private:
+  ModelRunner() = default;
+  Status CreateCache(const EngineOptions& options);
+
+  ModelConfig config_;
+  Weights weights_;
+  std::unique_ptr<Backend> backend_;
+  KvCache cache_;
+  std::unique_ptr<Transformer> transformer_;
+  int64_t max_context_ = 0;
+  int64_t chunk_ = 0;
+  std::vector<int32_t> pages_;     // of the one sequence, in order
+  std::vector<int32_t> resident_;  // the tokens whose rows are in the cache
+};
+
+}  // namespace winnow

@@ -1,0 +1,117 @@
+#include "engine/prepare.h"
+
+#include <random>
+
+#include "base/check.h"
+#include "base/text.h"
+
+namespace winnow {
+namespace {
+
+constexpr size_t kMaxStops = 64;
+
+Status NoTokenizer() {
+  return Unsupported("tokenizer.json: the model folder has none, expected one to read text",
+                     "give the prompt as token ids");
+}
+
+Result<std::vector<int32_t>> EncodeMessages(const Request& request, const PrepareContext& context) {
+  if (context.chat_template == nullptr) return NoTokenizer();
+  ChatOptions options;
+  options.thinking = request.thinking;
+  options.tools_json = request.tools;
+  std::vector<ChatMessage> messages;
+  for (const Message& message : request.messages) {
+    ChatMessage chat;
+    chat.role = message.role;
+    chat.content = message.content;
+    if (!message.reasoning_content.empty()) chat.reasoning_content = message.reasoning_content;
+    for (const winnow::ToolCall& call : message.tool_calls) {
+      chat.tool_calls.push_back({call.id, call.name, call.arguments});
+    }
+    messages.push_back(std::move(chat));
+  }
+  return context.chat_template->Encode(*context.tokenizer, messages, options);
+}
+
+Result<std::vector<int32_t>> EncodePrompt(const Request& request, const PrepareContext& context) {
+  const int given = (request.messages.empty() ? 0 : 1) + (request.prompt.empty() ? 0 : 1) +
+                    (request.token_ids.empty() ? 0 : 1);
+  if (given != 1) {
+    return InvalidArgument(fmt::format(
+        "request: {} of messages, prompt and token_ids are given, expected one", given));
+  }
+  if (!request.token_ids.empty()) return request.token_ids;
+  if (!request.messages.empty()) return EncodeMessages(request, context);
+  if (context.tokenizer == nullptr) return NoTokenizer();
+  const SpecialTokens special =
+      request.allow_special_tokens ? SpecialTokens::kRecognize : SpecialTokens::kAsText;
+  return context.tokenizer->Encode(request.prompt, special);
+}
+
+Status CheckPrompt(const std::vector<int32_t>& prompt, const PrepareContext& context) {
+  const int64_t length = static_cast<int64_t>(prompt.size());
+  if (length == 0) return InvalidArgument("prompt: it has no tokens, expected at least one");
+  if (length >= context.max_context) {
+    return InvalidArgument(fmt::format("prompt: {} tokens, expected fewer than the context of {}",
+                                       length, context.max_context));
+  }
+  for (size_t index = 0; index < prompt.size(); ++index) {
+    if (prompt[index] < 0 || prompt[index] >= context.config.vocab_size) {
+      return InvalidArgument(fmt::format("token_ids[{}]: {}, expected 0 to {}", index,
+                                         prompt[index], context.config.vocab_size - 1));
+    }
+  }
+  return OkStatus();
+}
+
+SamplerOptions ResolveSampling(const Request& request, const PrepareContext& context) {
+  const SamplingParams& asked = request.sampling;
+  const GenerationConfig& model = context.generation;
+  SamplerOptions options;
+  options.temperature = asked.temperature.value_or(model.do_sample ? model.temperature : 0.0);
+  options.top_p = asked.top_p.value_or(model.top_p);
+  options.top_k = asked.top_k.value_or(model.top_k);
+  options.min_p = asked.min_p;
+  options.repetition_penalty = asked.repetition_penalty.value_or(model.repetition_penalty);
+  options.presence_penalty = asked.presence_penalty;
+  options.frequency_penalty = asked.frequency_penalty;
+  options.seed = asked.seed ? *asked.seed : std::random_device{}();
+  options.logprobs = request.logprobs;
+  if (context.tokenizer != nullptr) {
+    options.vocab_limit =
+        std::min<int64_t>(context.tokenizer->vocab_size(), context.config.vocab_size);
+  }
+  return options;
+}
+
+}  // namespace
+
+// One token, step 3 of 9. From Engine::Submit() in engine.cc; next: Generation::Run() in
+// generation.cc.
+Result<GenerationTask> PrepareGeneration(const Request& request, const PrepareContext& context) {
+  GenerationTask task;
+  task.sampler = ResolveSampling(request, context);
+  WINNOW_TRY(CheckSampler(task.sampler));
+  if (request.max_tokens < 1) {
+    return InvalidArgument(fmt::format("max_tokens: {}, expected at least 1", request.max_tokens));
+  }
+  if (request.stop.size() > kMaxStops) {
+    return InvalidArgument(
+        fmt::format("stop: {} texts, expected at most {}", request.stop.size(), kMaxStops));
+  }
+  WINNOW_ASSIGN(task.prompt, EncodePrompt(request, context));
+  WINNOW_TRY(CheckPrompt(task.prompt, context));
+  task.max_tokens =
+      std::min(request.max_tokens, context.max_context - static_cast<int64_t>(task.prompt.size()));
+  task.stop = request.stop;
+  task.stop_token_ids = request.stop_token_ids;
+  if (!request.ignore_eos) {
+    const auto& ends = context.generation.eos_token_ids.empty() ? context.config.eos_token_ids
+                                                                : context.generation.eos_token_ids;
+    task.stop_token_ids.insert(task.stop_token_ids.end(), ends.begin(), ends.end());
+  }
+  return task;
+}
+
+}  // namespace winnow
