@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "model/config_fields.h"
+#include "tensor/tensor.h"
 
 namespace winnow {
 namespace {
@@ -195,6 +196,15 @@ void ReadExperts(FieldReader& fields, ModelConfig* config) {
   }
 }
 
+bool IsPairOf(const json::value& value, int64_t number) {
+  const json::array* array = value.if_array();
+  if (array == nullptr || array->size() != 2) return false;
+  return std::all_of(array->begin(), array->end(), [&](const json::value& element) {
+    boost::json::error_code error;
+    return element.is_number() && element.to_number<int64_t>(error) == number && !error;
+  });
+}
+
 void ReadQuantization(FieldReader& fields) {
   const json::value* value = fields.Find("quantization_config");
   if (value == nullptr) return;
@@ -216,7 +226,7 @@ void ReadQuantization(FieldReader& fields) {
                 fmt::format("is {}, expected \"e4m3\"", Quoted(format)));
   }
   const json::value* block = nested.Find("weight_block_size");
-  if (block == nullptr || *block != json::value({128, 128})) {
+  if (block == nullptr || !IsPairOf(*block, ScaledView::kBlock)) {
     nested.Fail(StatusCode::kUnsupported, "weight_block_size",
                 fmt::format("is {}, expected [128, 128]",
                             block == nullptr ? "missing" : Quoted(json::serialize(*block))));

@@ -169,11 +169,17 @@ std::vector<int32_t> FieldReader::TokenIds(std::string_view key) {
 
 void FieldReader::RefuseMisspelt(std::span<const std::string_view> ignored,
                                  std::span<const std::string_view> prefixes) {
+  // No configuration has as many fields or such long ones; comparing them all would take long.
+  constexpr size_t kMostKeys = 1024;
+  constexpr size_t kLongestKey = 64;
+  if (object_.size() > kMostKeys) {
+    status_ = InvalidArgument(
+        fmt::format("{}: {} fields, expected at most {}", what_, object_.size(), kMostKeys));
+    return;
+  }
   std::set<std::string_view> known(asked_.begin(), asked_.end());
   known.insert(ignored.begin(), ignored.end());
   for (const auto& member : object_) {
-    // No known key is longer than this, and a hostile one must not cost quadratic time.
-    constexpr size_t kLongestKey = 64;
     const std::string_view key(member.key().data(), member.key().size());
     if (known.count(key) > 0) continue;
     std::string_view nearest;

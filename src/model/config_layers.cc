@@ -132,7 +132,7 @@ void ReadIndexerTypes(FieldReader& fields, ModelConfig* config) {
   const int64_t freq = std::max<int64_t>(fields.Int("index_topk_freq", kLayers, 1), 1);
   const int64_t offset = fields.Int("index_skip_topk_offset", kLayers, 2);
   config->indexer_types_stated = true;
-  if (!types.empty()) {
+  if (fields.Find("indexer_types") != nullptr) {
     config->indexer_types = ParseIndexerTypes(fields, "indexer_types", types, *config);
   } else if (pattern != nullptr) {
     const json::string* text = pattern->if_string();
@@ -155,7 +155,7 @@ std::vector<bool> ReadMoeLayers(FieldReader& fields, int64_t num_hidden_layers) 
   const int64_t first = fields.Int("first_k_dense_replace", kLayers, 0);
   const int64_t freq = fields.Int("moe_layer_freq", {1, 65536}, 1);
   std::vector<bool> moe(static_cast<size_t>(num_hidden_layers));
-  if (types.empty()) {
+  if (fields.Find("mlp_layer_types") == nullptr) {
     for (int64_t layer = 0; layer < num_hidden_layers; ++layer) {
       moe[layer] = layer >= first && layer % freq == 0;
     }

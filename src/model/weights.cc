@@ -345,8 +345,8 @@ class Layout {
 
 // Where config.json leaves it open, a layer owns an indexer exactly if one is stored for it. A part
 // of one counts as one: what is missing of it is then told by name.
-Status DecideIndexers(const TensorDirectory& directory, ModelConfig* config) {
-  if (config->indexer_types_stated) return OkStatus();
+void DecideIndexers(const TensorDirectory& directory, ModelConfig* config) {
+  if (config->indexer_types_stated) return;
   for (int64_t layer = 0; layer < config->num_hidden_layers; ++layer) {
     const std::string prefix = fmt::format("model.layers.{}.self_attn.indexer.", layer);
     const bool stored =
@@ -356,7 +356,6 @@ Status DecideIndexers(const TensorDirectory& directory, ModelConfig* config) {
     const bool full = stored || layer == 0;
     config->indexer_types[layer] = full ? IndexerType::kFull : IndexerType::kShared;
   }
-  return OkStatus();
 }
 
 // The layer number in "model.layers.N.…", or -1.
@@ -435,7 +434,7 @@ Result<Weights> Weights::Load(const std::string& model_dir, ModelConfig* config,
   WINNOW_ASSIGN(TensorDirectory directory, TensorDirectory::Open(model_dir));
   Weights weights;
   weights.directory_ = std::make_unique<TensorDirectory>(std::move(directory));
-  WINNOW_TRY(DecideIndexers(*weights.directory_, config));
+  DecideIndexers(*weights.directory_, config);
   Binder binder(*weights.directory_, model_dir);
   Walk(*config, &binder, nullptr, progress);
   WINNOW_TRY(binder.status());
