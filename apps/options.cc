@@ -1,0 +1,108 @@
+#include "options.h"
+
+#include <map>
+
+namespace winnow::apps {
+namespace {
+
+// An option whose values are names of T. The default shows in --help.
+template <typename T>
+void AddChoice(CLI::App& command, const std::string& flag, T* value, const std::vector<T>& choices,
+               const std::string& help) {
+  std::map<std::string, T> names;
+  std::string list;
+  for (const T choice : choices) {
+    names[Name(choice)] = choice;
+    list += (list.empty() ? "" : ", ") + std::string(Name(choice));
+  }
+  const auto parse = [value, names](const CLI::results_t& words) {
+    const auto found = names.find(words.at(0));
+    if (found == names.end()) return false;
+    *value = found->second;
+    return true;
+  };
+  const auto check = [names, list](const std::string& word) {
+    return names.count(word) ? std::string() : "'" + word + "', expected one of " + list;
+  };
+  command.add_option(flag, parse, help + ": " + list)
+      ->type_name("")
+      ->check(CLI::Validator(check, ""))
+      ->default_str(Name(*value))
+      ->group("Numbers");
+}
+
+}  // namespace
+
+void AddModelArgument(CLI::App& command, std::string* model_dir) {
+  command.add_option("MODEL", *model_dir, "A folder in the Hugging Face layout")
+      ->required()
+      ->type_name("");
+}
+
+void AddEngineOptions(CLI::App& command, EngineOptions* options) {
+  AddChoice(command, "--precision", &options->precision, {Precision::kF32, Precision::kBf16},
+            "What activations are rounded to");
+  AddChoice(command, "--kv-cache", &options->kv_cache,
+            {LatentType::kF32, LatentType::kBf16, LatentType::kFp8}, "How latent rows are cached");
+  AddChoice(command, "--index-keys", &options->index_keys,
+            {IndexKeyType::kF32, IndexKeyType::kBf16, IndexKeyType::kE4m3, IndexKeyType::kInt8},
+            "How index keys are cached");
+  AddChoice(command, "--attention", &options->attention,
+            {AttentionMode::kSparse, AttentionMode::kDense}, "What each token reads");
+  command.add_option("--threads", options->num_threads, "Threads; 0: one for each core")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Speed (changes no result)");
+  command.add_option("--chunk", options->chunk, "Tokens of a prompt processed at a time")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Speed (changes no result)");
+  command
+      .add_option("--instruction-set", options->instruction_set,
+                  "portable, avx2 or avx512; default: the best there is")
+      ->type_name("")
+      ->group("Speed (changes no result)");
+}
+
+void AddContextOption(CLI::App& command, int64_t* max_context) {
+  command
+      .add_option("--context", *max_context,
+                  "Tokens the cache holds; default: what the model was made for and memory allows")
+      ->type_name("N");
+}
+
+void AddSamplingOptions(CLI::App& command, SamplingParams* sampling) {
+  const char* group = "Sampling (defaults: the model's generation_config.json)";
+  command.add_option("--temperature", sampling->temperature, "0: greedy, the likeliest token")
+      ->group(group)
+      ->type_name("X");
+  command.add_option("--top-p", sampling->top_p, "Keep the likeliest tokens that hold this mass")
+      ->group(group)
+      ->type_name("X");
+  command.add_option("--top-k", sampling->top_k, "Keep this many of the likeliest; 0: all")
+      ->group(group)
+      ->type_name("N");
+  command.add_option("--min-p", sampling->min_p, "Drop what is below this share of the likeliest")
+      ->group(group)
+      ->type_name("X");
+  command
+      .add_option("--repetition-penalty", sampling->repetition_penalty,
+                  "Divides the logits of tokens seen before; 1: off")
+      ->group(group)
+      ->type_name("X");
+  command
+      .add_option("--presence-penalty", sampling->presence_penalty,
+                  "Taken from the logits of tokens generated before; 0: off")
+      ->group(group)
+      ->type_name("X");
+  command
+      .add_option("--frequency-penalty", sampling->frequency_penalty,
+                  "The same, times how often they were")
+      ->group(group)
+      ->type_name("X");
+  command.add_option("--seed", sampling->seed, "Same seed, same text")
+      ->group(group)
+      ->type_name("N");
+}
+
+}  // namespace winnow::apps

@@ -1,0 +1,24 @@
+// Flags that several subcommands share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "winnow/winnow.h"
+
+namespace winnow::apps {
+
+// Adds the positional argument MODEL.
+void AddModelArgument(CLI::App& command, std::string* model_dir);
+
+// Adds --precision, --kv-cache, --index-keys, --attention, --threads, --chunk and
+// --instruction-set, with the values in `options` as defaults.
+void AddEngineOptions(CLI::App& command, EngineOptions* options);
+
+// Adds --context.
+void AddContextOption(CLI::App& command, int64_t* max_context);
+
+// Adds --temperature, --top-p, --top-k, --min-p, the penalties and --seed.
+void AddSamplingOptions(CLI::App& command, SamplingParams* sampling);
+
+}  // namespace winnow::apps
