@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "backend/backend.h"
@@ -50,6 +51,11 @@ struct CpuContext {
   Precision precision;
   Scratch& scratch;
 
+  // Calls body(piece, thread) as ThreadPool does, without copying `body`.
+  template <typename Body>
+  void ForEach(int64_t num_pieces, const Body& body) {
+    pool.ParallelFor(num_pieces, std::cref(body));
+  }
   bool rounds() const { return precision == Precision::kBf16; }
 };
 

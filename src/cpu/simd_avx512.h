@@ -111,12 +111,31 @@ static inline float Sum(F32x16 x) {
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
+static inline void Sum4(const float* p, float* out) {
+  __m128 four[4];
+  for (int row = 0; row < 4; ++row) {
+    const __m256 eight =
+        _mm256_add_ps(_mm256_load_ps(p + 16 * row), _mm256_load_ps(p + 16 * row + 8));
+    four[row] = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  }
+  const __m128 first = _mm_add_ps(_mm_movelh_ps(four[0], four[1]), _mm_movehl_ps(four[1], four[0]));
+  const __m128 second =
+      _mm_add_ps(_mm_movelh_ps(four[2], four[3]), _mm_movehl_ps(four[3], four[2]));
+  _mm_storeu_ps(
+      out, _mm_add_ps(_mm_shuffle_ps(first, second, 0x88), _mm_shuffle_ps(first, second, 0xdd)));
+}
 static inline float MaxLane(F32x16 x) {
   const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
+
+using Native = __m512;
+static constexpr int64_t kNative = 16;
+static inline Native LoadNative(const float* p) { return _mm512_loadu_ps(p); }
+static inline void StoreNative(float* p, Native x) { _mm512_storeu_ps(p, x); }
+static inline Native FmaNative(Native a, Native b, Native c) { return _mm512_fmadd_ps(a, b, c); }
 
 static inline void Prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);

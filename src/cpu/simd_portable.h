@@ -213,6 +213,9 @@ static inline float Sum(F32x16 x) {
   const F32x4 four = (x.v[0] + x.v[2]) + (x.v[1] + x.v[3]);
   return (four[0] + four[2]) + (four[1] + four[3]);
 }
+static inline void Sum4(const float* p, float* out) {
+  for (int row = 0; row < 4; ++row) out[row] = Sum(Load(p + 16 * row));
+}
 static inline float MaxLane(F32x16 x) {
   F32x4 even = x.v[0] > x.v[2] ? x.v[0] : x.v[2];
   F32x4 odd = x.v[1] > x.v[3] ? x.v[1] : x.v[3];
@@ -221,6 +224,16 @@ static inline float MaxLane(F32x16 x) {
   const float high = four[1] > four[3] ? four[1] : four[3];
   return low > high ? low : high;
 }
+
+using Native = F32x4;
+static constexpr int64_t kNative = 4;
+static inline Native LoadNative(const float* p) {
+  Native result;
+  memcpy(&result, p, sizeof(result));
+  return result;
+}
+static inline void StoreNative(float* p, Native x) { memcpy(p, &x, sizeof(x)); }
+static inline Native FmaNative(Native a, Native b, Native c) { return Fma4(a, b, c); }
 
 static inline void Prefetch(const void* p) { __builtin_prefetch(p); }
 

@@ -73,17 +73,24 @@ uint8_t* MapAligned(size_t size) {
 
 }  // namespace
 
-HostBuffer::HostBuffer(int64_t bytes) : size_(bytes) {
+HostBuffer HostBuffer::TryMake(int64_t bytes) {
   WINNOW_CHECK(bytes >= 0, "a buffer of negative size");
+  HostBuffer buffer;
   const bool large = static_cast<size_t>(bytes) >= kHugePage;
   const size_t alignment = large ? kHugePage : 64;
   const size_t size = (static_cast<size_t>(bytes) + alignment - 1) / alignment * alignment;
-  if (size == 0) return;
+  if (size == 0) return buffer;
   uint8_t* data =
       large ? MapAligned(size) : static_cast<uint8_t*>(std::aligned_alloc(alignment, size));
-  WINNOW_CHECK(data != nullptr, "out of memory for " + std::to_string(bytes) + " bytes");
+  if (data == nullptr) return buffer;
   if (!large) std::memset(data, 0, size);
-  data_ = std::unique_ptr<uint8_t, Free>(data, Free(large ? static_cast<int64_t>(size) : 0));
+  buffer.data_ = std::unique_ptr<uint8_t, Free>(data, Free(large ? static_cast<int64_t>(size) : 0));
+  buffer.size_ = bytes;
+  return buffer;
+}
+
+HostBuffer::HostBuffer(int64_t bytes) : HostBuffer(TryMake(bytes)) {
+  WINNOW_CHECK(size_ == bytes, "out of memory for " + std::to_string(bytes) + " bytes");
 }
 
 void HostBuffer::Free::operator()(uint8_t* data) const {

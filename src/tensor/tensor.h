@@ -78,6 +78,8 @@ class HostBuffer {
   HostBuffer() = default;
   // Aborts when the system has no such memory: sizes that come from outside are checked before.
   explicit HostBuffer(int64_t bytes);
+  // The same, or an empty buffer where that would abort.
+  static HostBuffer TryMake(int64_t bytes);
   uint8_t* data() const { return data_.get(); }
   int64_t size() const { return size_; }
 

@@ -1,0 +1,59 @@
+// Which table belongs to which instruction set, and which of them this processor has.
+#include "cpu/kernels.h"
+
+#include "base/check.h"
+#include "cpu/dsa/dsa_kernels.h"
+
+namespace winnow::cpu {
+
+const char* InstructionSetName(InstructionSet set) {
+  switch (set) {
+    case InstructionSet::kPortable:
+      return "portable";
+    case InstructionSet::kAvx2:
+      return "avx2";
+    case InstructionSet::kAvx512:
+      return "avx512";
+  }
+  return "unknown";
+}
+
+bool IsSupported(InstructionSet set) {
+  if (set == InstructionSet::kPortable) return true;
+#if defined(__x86_64__)
+  // The kernels of a level may use all of x86-64-v3 or x86-64-v4.
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
+                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt");
+  if (set == InstructionSet::kAvx2) return avx2;
+  return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+#else
+  return false;
+#endif
+}
+
+InstructionSet BestInstructionSet() {
+  for (InstructionSet set : {InstructionSet::kAvx512, InstructionSet::kAvx2}) {
+    if (IsSupported(set)) return set;
+  }
+  return InstructionSet::kPortable;
+}
+
+Kernels KernelsFor(InstructionSet set) {
+  WINNOW_CHECK(IsSupported(set), std::string("this processor has no ") + InstructionSetName(set));
+  switch (set) {
+#if defined(__x86_64__)
+    case InstructionSet::kAvx512:
+      return {avx512::kLinearKernels, avx512::kElementwiseKernels, DsaKernelsFor(set)};
+    case InstructionSet::kAvx2:
+      return {avx2::kLinearKernels, avx2::kElementwiseKernels, DsaKernelsFor(set)};
+#endif
+    default:
+      return {portable::kLinearKernels, portable::kElementwiseKernels, DsaKernelsFor(set)};
+  }
+}
+
+}  // namespace winnow::cpu

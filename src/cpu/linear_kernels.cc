@@ -1,0 +1,515 @@
+// Matrix products for one thread; linear_kernels.h says in which order they add.
+//
+// A few rows of x: weights are decoded in registers, four rows of them at a time, so that four
+// independent sums hide the latency of the multiply-add, and each weight is read once from memory.
+//
+// Many rows of x: a panel of weight rows is decoded into scratch (in L2), and tiles of rows of x by
+// three panel rows are made from it. The sixteen chains of an element do not depend on one another,
+// so a tile is made in passes of one register's lanes: the passes leave registers for a tile of
+// four by three on AVX2, which loads 7 registers for 12 multiply-adds.
+#include "cpu/linear_kernels.h"
+
+#include "cpu/simd.h"
+
+namespace winnow::cpu::WINNOW_LEVEL {
+namespace {
+
+constexpr int64_t kBlock = 128;  // of scales
+
+int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// ---- Reading weights ----------------------------------------------------------------------------
+// A reader decodes sixteen weights of one row within one block of scales; readers are made for a
+// row at column 0, and Enter moves them to the block of a column.
+
+template <bool kRound>
+F32x16 MaybeRound(F32x16 x) {
+  if constexpr (kRound) {
+    return RoundToBf16(x);
+  } else {
+    return x;
+  }
+}
+
+template <bool kRound>
+struct F32Reader {
+  static constexpr int64_t kRun = INT64_MAX / 2;
+  const float* row;
+  F32Reader() = default;
+  F32Reader(const WeightArgs& w, int64_t r)
+      : row(static_cast<const float*>(w.data) + r * w.columns) {}
+  void Enter(int64_t) {}
+  F32x16 At(int64_t c) const { return MaybeRound<kRound>(Load(row + c)); }
+  F32x16 At(int64_t c, int64_t n) const { return MaybeRound<kRound>(LoadPartial(row + c, n)); }
+};
+
+struct Bf16Reader {
+  static constexpr int64_t kRun = INT64_MAX / 2;
+  const uint16_t* row;
+  Bf16Reader() = default;
+  Bf16Reader(const WeightArgs& w, int64_t r)
+      : row(static_cast<const uint16_t*>(w.data) + r * w.columns) {}
+  void Enter(int64_t) {}
+  F32x16 At(int64_t c) const { return LoadBf16(row + c); }
+  F32x16 At(int64_t c, int64_t n) const { return LoadBf16Partial(row + c, n); }
+};
+
+template <bool kRound>
+struct F16Reader {
+  static constexpr int64_t kRun = INT64_MAX / 2;
+  const uint16_t* row;
+  F16Reader() = default;
+  F16Reader(const WeightArgs& w, int64_t r)
+      : row(static_cast<const uint16_t*>(w.data) + r * w.columns) {}
+  void Enter(int64_t) {}
+  F32x16 At(int64_t c) const { return MaybeRound<kRound>(LoadF16(row + c)); }
+  F32x16 At(int64_t c, int64_t n) const { return MaybeRound<kRound>(LoadF16Partial(row + c, n)); }
+};
+
+// E4M3 with scales. The factor 256 that the decoding leaves goes into the scale, which changes no
+// bit unless it overflows: kHuge is for scales where it might.
+template <bool kRound, bool kHuge>
+struct E4m3Reader {
+  static constexpr int64_t kRun = kBlock;
+  const uint8_t* row;
+  const float* scales;
+  F32x16 scale;
+  E4m3Reader() = default;
+  E4m3Reader(const WeightArgs& w, int64_t r)
+      : row(static_cast<const uint8_t*>(w.data) + r * w.columns),
+        scales(w.scale ? w.scale + r / kBlock * DivideUp(w.columns, kBlock) : nullptr) {}
+  void Enter(int64_t c) {
+    const float value = scales ? scales[c / kBlock] : 1.0f;
+    scale = Broadcast(kHuge ? value : 256.0f * value);
+  }
+  F32x16 Scaled(F32x16 x) const {
+    if constexpr (kHuge) x = Mul(x, Broadcast(256.0f));
+    return MaybeRound<kRound>(Mul(x, scale));
+  }
+  F32x16 At(int64_t c) const { return Scaled(LoadE4m3Over256(row + c)); }
+  F32x16 At(int64_t c, int64_t n) const {
+    uint8_t codes[16] = {};
+    memcpy(codes, row + c, static_cast<size_t>(n));
+    return Scaled(LoadE4m3Over256(codes));
+  }
+};
+
+struct ScaleTraits {
+  bool huge = false;        // some scale is above 2^100, or no number
+  bool needs_round = true;  // some scale is no power of two: products have more than four bits
+};
+ScaleTraits TraitsOf(const WeightArgs& w, int64_t first_row, int64_t num_rows) {
+  ScaleTraits traits;
+  traits.needs_round = false;
+  if (!w.scale) return traits;
+  const int64_t blocks = DivideUp(w.columns, kBlock);
+  const int64_t first = first_row / kBlock * blocks;
+  const int64_t last = ((first_row + num_rows - 1) / kBlock + 1) * blocks;
+  for (int64_t block = first; block < last; ++block) {
+    uint32_t bits;
+    memcpy(&bits, w.scale + block, sizeof(bits));
+    traits.huge |= (bits & 0x7fffffff) > 0x71800000;
+    traits.needs_round |= (bits & 0x7fffff) != 0;
+  }
+  return traits;
+}
+
+// Calls action.template Run<Reader>() for the reader of these rows.
+template <typename Action>
+void WithReader(const WeightArgs& w, int64_t first_row, int64_t num_rows, const Action& action) {
+  switch (w.type) {
+    case DType::kF32:
+      return w.round ? action.template Run<F32Reader<true>>()
+                     : action.template Run<F32Reader<false>>();
+    case DType::kBF16:
+      return action.template Run<Bf16Reader>();
+    case DType::kF16:
+      return w.round ? action.template Run<F16Reader<true>>()
+                     : action.template Run<F16Reader<false>>();
+    default: {
+      const ScaleTraits traits = TraitsOf(w, first_row, num_rows);
+      const bool round = w.round && traits.needs_round;
+      if (traits.huge) {
+        return round ? action.template Run<E4m3Reader<true, true>>()
+                     : action.template Run<E4m3Reader<false, true>>();
+      }
+      return round ? action.template Run<E4m3Reader<true, false>>()
+                   : action.template Run<E4m3Reader<false, false>>();
+    }
+  }
+}
+
+// out[c - first] for columns [first, last), then zeros up to a multiple of 16.
+template <typename Reader>
+void Decode(const WeightArgs& w, int64_t row, int64_t first, int64_t last, float* out) {
+  Reader reader(w, row);
+  int64_t c = first;
+  while (c < last) {
+    reader.Enter(c);
+    const int64_t end = Min(last, c / kBlock * kBlock + Reader::kRun);
+    for (; c + kLanes <= end; c += kLanes) Store(out + (c - first), reader.At(c));
+    if (c < end) {
+      Store(out + (c - first), reader.At(c, end - c));
+      c = end;
+    }
+  }
+}
+
+// ---- Few rows -----------------------------------------------------------------------------------
+
+const float* XRow(const PanelArgs& args, int64_t m) {
+  return args.x + (args.x_rows ? args.x_rows[m] : m) * args.x_stride;
+}
+
+// kX rows of x by kRows rows of the weight from `row` on.
+template <typename Reader, int kX, int kRows>
+inline __attribute__((always_inline)) void FewTile(const PanelArgs& args, int64_t m, int64_t row) {
+  const float* x[kX];
+  for (int i = 0; i < kX; ++i) x[i] = XRow(args, m + i);
+  F32x16 sums[kX][kRows];
+  for (int i = 0; i < kX; ++i) {
+    for (int r = 0; r < kRows; ++r) sums[i][r] = Zero();
+  }
+  Reader readers[kRows];
+  for (int r = 0; r < kRows; ++r) readers[r] = Reader(args.weight, row + r);
+
+  const int64_t columns = args.weight.columns;
+  int64_t c = 0;
+  while (c < columns) {
+    for (int r = 0; r < kRows; ++r) readers[r].Enter(c);
+    const int64_t end = Min(columns, c + Reader::kRun);
+    for (; c + kLanes <= end; c += kLanes) {
+      F32x16 here[kX];
+      for (int i = 0; i < kX; ++i) here[i] = Load(x[i] + c);
+      for (int r = 0; r < kRows; ++r) {
+        const F32x16 weight = readers[r].At(c);
+        for (int i = 0; i < kX; ++i) sums[i][r] = Fma(here[i], weight, sums[i][r]);
+      }
+    }
+    if (c < end) {
+      for (int r = 0; r < kRows; ++r) {
+        const F32x16 weight = readers[r].At(c, end - c);
+        for (int i = 0; i < kX; ++i) {
+          sums[i][r] = Fma(LoadPartial(x[i] + c, end - c), weight, sums[i][r]);
+        }
+      }
+      c = end;
+    }
+  }
+  for (int i = 0; i < kX; ++i) {
+    for (int r = 0; r < kRows; ++r) {
+      args.out[(m + i) * args.out_stride + (row + r - args.first_row)] = Sum(sums[i][r]);
+    }
+  }
+}
+
+template <typename Reader, int kX, int kRows>
+void FewRows(const PanelArgs& args) {
+  int64_t row = args.first_row;
+  const int64_t last = args.first_row + args.num_rows;
+  for (; row + kRows <= last; row += kRows) FewTile<Reader, kX, kRows>(args, 0, row);
+  for (; row < last; ++row) FewTile<Reader, kX, 1>(args, 0, row);
+}
+
+// ---- Many rows ----------------------------------------------------------------------------------
+
+constexpr int64_t kTileRows = 3;                   // rows of the weight
+constexpr int64_t kTileX = kNative == 16 ? 8 : 4;  // rows of x
+constexpr int64_t kPasses = kLanes / kNative;
+
+// A block of columns of the panel.
+struct Block {
+  int64_t first = 0;  // column
+  int64_t columns = 0;
+  bool starts = false;  // sums start at zero, or go on from `sums`
+  bool ends = false;    // sums are added up, or wait in `sums`
+};
+
+// One tile: rows x[0 … kX) from the block's first column on, and kRows rows of the panel. `sums`
+// [kX, kRows, 16] holds the tile between blocks.
+template <int kX, int kRows>
+inline __attribute__((always_inline)) void Tile(const float* const* x, const float* panel,
+                                                const Block& block, float* sums, float* out,
+                                                int64_t out_stride) {
+  alignas(64) float lanes[kRows][kX < 4 ? 4 : kX][kLanes];
+  const int64_t whole = block.columns / kLanes * kLanes;
+  for (int64_t pass = 0; pass < kPasses; ++pass) {
+    const int64_t offset = pass * kNative;
+    Native acc[kX][kRows];
+    for (int i = 0; i < kX; ++i) {
+      for (int r = 0; r < kRows; ++r) {
+        acc[i][r] = block.starts ? Native{} : LoadNative(sums + (i * kRows + r) * kLanes + offset);
+      }
+    }
+    for (int64_t c = offset; c < whole; c += kLanes) {
+      Native weight[kRows];
+      for (int r = 0; r < kRows; ++r) weight[r] = LoadNative(panel + r * kPanelColumns + c);
+      for (int i = 0; i < kX; ++i) {
+        const Native here = LoadNative(x[i] + c);
+        for (int r = 0; r < kRows; ++r) acc[i][r] = FmaNative(here, weight[r], acc[i][r]);
+      }
+    }
+    if (whole < block.columns) {
+      for (int i = 0; i < kX; ++i) {
+        alignas(64) float here[kLanes];
+        Store(here, LoadPartial(x[i] + whole, block.columns - whole));
+        for (int r = 0; r < kRows; ++r) {
+          acc[i][r] = FmaNative(LoadNative(here + offset),
+                                LoadNative(panel + r * kPanelColumns + whole + offset), acc[i][r]);
+        }
+      }
+    }
+    for (int i = 0; i < kX; ++i) {
+      for (int r = 0; r < kRows; ++r) {
+        StoreNative(block.ends ? lanes[r][i] + offset : sums + (i * kRows + r) * kLanes + offset,
+                    acc[i][r]);
+      }
+    }
+  }
+  if (!block.ends) return;
+  for (int r = 0; r < kRows; ++r) {
+    if constexpr (kX % 4 == 0) {
+      for (int i = 0; i < kX; i += 4) {
+        float four[4];
+        Sum4(lanes[r][i], four);
+        for (int k = 0; k < 4; ++k) out[(i + k) * out_stride + r] = four[k];
+      }
+    } else {
+      for (int i = 0; i < kX; ++i) out[i * out_stride + r] = Sum(Load(lanes[r][i]));
+    }
+  }
+}
+
+template <int kX>
+void TileColumn(const float* const* x, const float* panel, int64_t num_rows, const Block& block,
+                float* sums, float* out, int64_t out_stride) {
+  int64_t r = 0;
+  for (; r + kTileRows <= num_rows; r += kTileRows) {
+    Tile<kX, kTileRows>(x, panel + r * kPanelColumns, block, sums + kX * r * kLanes, out + r,
+                        out_stride);
+  }
+  for (; r < num_rows; ++r) {
+    Tile<kX, 1>(x, panel + r * kPanelColumns, block, sums + kX * r * kLanes, out + r, out_stride);
+  }
+}
+
+// Rows [first_x, last_x) of x against the decoded panel.
+void MeetPanel(const PanelArgs& args, int64_t first_x, int64_t last_x, const float* panel,
+               int64_t num_rows, const Block& block, float* sums, float* out) {
+  const float* x[8];
+  for (int64_t m = first_x; m < last_x;) {
+    const int64_t left = last_x - m;
+    const int64_t take = left >= kTileX ? kTileX : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    for (int64_t i = 0; i < take; ++i) x[i] = XRow(args, m + i) + block.first;
+    float* tile_sums = sums + (m - first_x) * num_rows * kLanes;
+    float* tile_out = out + m * args.out_stride;
+    if (kTileX == 8 && take == 8) {
+      TileColumn<kTileX>(x, panel, num_rows, block, tile_sums, tile_out, args.out_stride);
+    } else if (take == 4) {
+      TileColumn<4>(x, panel, num_rows, block, tile_sums, tile_out, args.out_stride);
+    } else if (take == 2) {
+      TileColumn<2>(x, panel, num_rows, block, tile_sums, tile_out, args.out_stride);
+    } else {
+      TileColumn<1>(x, panel, num_rows, block, tile_sums, tile_out, args.out_stride);
+    }
+    m += take;
+  }
+}
+
+template <typename Reader>
+void DecodePanel(const WeightArgs& weight, int64_t row, int64_t num_rows, const Block& block,
+                 float* panel) {
+  for (int64_t r = 0; r < num_rows; ++r) {
+    Decode<Reader>(weight, row + r, block.first, block.first + block.columns,
+                   panel + r * kPanelColumns);
+  }
+}
+
+template <typename Reader>
+void ManyRows(const PanelArgs& args) {
+  float* panel = args.scratch;
+  float* sums = args.scratch + kPanelRows * kPanelColumns;
+  const int64_t columns = args.weight.columns;
+  for (int64_t r = 0; r < args.num_rows; r += kPanelRows) {
+    const int64_t row = args.first_row + r;
+    const int64_t num_rows = Min(kPanelRows, args.num_rows - r);
+    if (columns <= kPanelColumns) {
+      const Block block = {0, columns, true, true};
+      DecodePanel<Reader>(args.weight, row, num_rows, block, panel);
+      MeetPanel(args, 0, args.num_x, panel, num_rows, block, sums, args.out + r);
+      continue;
+    }
+    for (int64_t m = 0; m < args.num_x; m += kPanelX) {
+      const int64_t last_x = Min(args.num_x, m + kPanelX);
+      for (int64_t c = 0; c < columns; c += kPanelColumns) {
+        const int64_t end = Min(columns, c + kPanelColumns);
+        const Block block = {c, end - c, c == 0, end == columns};
+        DecodePanel<Reader>(args.weight, row, num_rows, block, panel);
+        MeetPanel(args, m, last_x, panel, num_rows, block, sums, args.out + r);
+      }
+    }
+  }
+}
+
+void Finish(const PanelArgs& args) {
+  if (!args.bias && !args.round_out) return;
+  for (int64_t m = 0; m < args.num_x; ++m) {
+    float* out = args.out + m * args.out_stride;
+    for (int64_t r = 0; r < args.num_rows; r += kLanes) {
+      const int64_t n = Min(kLanes, args.num_rows - r);
+      F32x16 value = LoadPartial(out + r, n);
+      if (args.bias) value = Add(value, LoadPartial(args.bias + args.first_row + r, n));
+      if (args.round_out) value = RoundToBf16(value);
+      StorePartial(out + r, value, n);
+    }
+  }
+}
+
+struct Panel {
+  const PanelArgs& args;
+  template <typename Reader>
+  void Run() const {
+    switch (args.num_x) {
+      case 1:
+        FewRows<Reader, 1, 4>(args);
+        break;
+      case 2:
+        FewRows<Reader, 2, 2>(args);
+        break;
+      case 3:
+        FewRows<Reader, 3, 2>(args);
+        break;
+      case 4:
+        FewRows<Reader, 4, 1>(args);
+        break;
+      default:
+        ManyRows<Reader>(args);
+        break;
+    }
+    Finish(args);
+  }
+};
+
+void RunPanel(const PanelArgs& args) {
+  if (args.num_x <= 0 || args.num_rows <= 0) return;
+  WithReader(args.weight, args.first_row, args.num_rows, Panel{args});
+}
+
+// ---- Transposed ---------------------------------------------------------------------------------
+
+// One row of x: four rows of the weight at a time go into the sums, which lie in out, so that
+// memory is read in long runs.
+template <typename Reader, int kRows>
+void AddRows(const TransposedArgs& args, int64_t p) {
+  Reader readers[kRows];
+  F32x16 x[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    readers[r] = Reader(args.weight, args.first_row + p + r);
+    x[r] = Broadcast(args.x[p + r]);
+  }
+  int64_t c = args.first_column;
+  while (c < args.last_column) {
+    for (int r = 0; r < kRows; ++r) readers[r].Enter(c);
+    const int64_t end = Min(args.last_column, c / kBlock * kBlock + Reader::kRun);
+    for (; c + kLanes <= end; c += kLanes) {
+      F32x16 sum = p == 0 ? Zero() : Load(args.out + c);
+      for (int r = 0; r < kRows; ++r) sum = Fma(x[r], readers[r].At(c), sum);
+      Store(args.out + c, sum);
+    }
+    if (c < end) {
+      F32x16 sum = p == 0 ? Zero() : LoadPartial(args.out + c, end - c);
+      for (int r = 0; r < kRows; ++r) sum = Fma(x[r], readers[r].At(c, end - c), sum);
+      StorePartial(args.out + c, sum, end - c);
+      c = end;
+    }
+  }
+}
+
+template <typename Reader>
+void TransposedOne(const TransposedArgs& args) {
+  int64_t p = 0;
+  for (; p + 4 <= args.num_rows; p += 4) AddRows<Reader, 4>(args, p);
+  for (; p < args.num_rows; ++p) AddRows<Reader, 1>(args, p);
+  if (!args.round_out) return;
+  for (int64_t c = args.first_column; c < args.last_column; c += kLanes) {
+    const int64_t n = Min(kLanes, args.last_column - c);
+    StorePartial(args.out + c, RoundToBf16(LoadPartial(args.out + c, n)), n);
+  }
+}
+
+// kX rows of x by sixteen columns, decoded in `panel` [num_rows, 16].
+template <int kX>
+inline __attribute__((always_inline)) void TransposedTile(const TransposedArgs& args, int64_t m,
+                                                          const float* panel, int64_t column) {
+  F32x16 sums[kX];
+  const float* x[kX];
+  for (int i = 0; i < kX; ++i) {
+    sums[i] = Zero();
+    x[i] = args.x + (m + i) * args.x_stride;
+  }
+  for (int64_t p = 0; p < args.num_rows; ++p) {
+    const F32x16 weight = Load(panel + p * kLanes);
+    for (int i = 0; i < kX; ++i) sums[i] = Fma(Broadcast(x[i][p]), weight, sums[i]);
+  }
+  const int64_t n = Min(kLanes, args.last_column - column);
+  for (int i = 0; i < kX; ++i) {
+    float* out = args.out + (m + i) * args.out_stride + column;
+    const F32x16 sum = args.round_out ? RoundToBf16(sums[i]) : sums[i];
+    n == kLanes ? Store(out, sum) : StorePartial(out, sum, n);
+  }
+}
+
+template <typename Reader>
+void TransposedMany(const TransposedArgs& args) {
+  for (int64_t column = args.first_column; column < args.last_column; column += kLanes) {
+    const int64_t n = Min(kLanes, args.last_column - column);
+    for (int64_t p = 0; p < args.num_rows; ++p) {
+      Reader reader(args.weight, args.first_row + p);
+      reader.Enter(column);
+      Store(args.scratch + p * kLanes, n == kLanes ? reader.At(column) : reader.At(column, n));
+    }
+    int64_t m = 0;
+    for (; m + 6 <= args.num_x; m += 6) TransposedTile<6>(args, m, args.scratch, column);
+    for (; m + 2 <= args.num_x; m += 2) TransposedTile<2>(args, m, args.scratch, column);
+    for (; m < args.num_x; ++m) TransposedTile<1>(args, m, args.scratch, column);
+  }
+}
+
+struct Transposed {
+  const TransposedArgs& args;
+  template <typename Reader>
+  void Run() const {
+    args.num_x == 1 ? TransposedOne<Reader>(args) : TransposedMany<Reader>(args);
+  }
+};
+
+void RunTransposed(const TransposedArgs& args) {
+  if (args.num_x <= 0 || args.num_rows <= 0) return;
+  WithReader(args.weight, args.first_row, args.num_rows, Transposed{args});
+}
+
+struct OneRow {
+  const WeightArgs& weight;
+  int64_t row;
+  float* out;
+  template <typename Reader>
+  void Run() const {
+    const int64_t whole = weight.columns / kLanes * kLanes;
+    Decode<Reader>(weight, row, 0, whole, out);
+    if (whole == weight.columns) return;
+    Reader reader(weight, row);
+    reader.Enter(whole);
+    StorePartial(out + whole, reader.At(whole, weight.columns - whole), weight.columns - whole);
+  }
+};
+
+void DecodeRow(const WeightArgs& weight, int64_t row, float* out) {
+  WithReader(weight, row, 1, OneRow{weight, row, out});
+}
+
+}  // namespace
+
+extern const LinearKernels kLinearKernels = {RunPanel, RunTransposed, DecodeRow};
+
+}  // namespace winnow::cpu::WINNOW_LEVEL

@@ -1,0 +1,299 @@
+// The mixture of experts.
+//
+// Tokens are sorted by expert; an expert meets all of its tokens at once, and experts without
+// tokens cost nothing. There are three loops over the threads whatever the number of experts:
+//   route     a token a piece: scores, selection, weights
+//   gate, up  pieces of an expert's hidden width, of every chosen expert and the shared ones
+//   down      pieces of the output's width: in each, experts one after the other in ascending
+//   order,
+//             the shared ones last, so that a sum's order depends on nothing but the token
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "cpu/context.h"
+#include "cpu/cpu_ops.h"
+#include "cpu/work.h"
+
+namespace winnow::cpu {
+namespace {
+
+// Whether score `a` is preferred to the score `b` of a lower index: a tie is not, nor is NaN.
+bool Beats(float a, float b) { return a > b || (std::isnan(b) && !std::isnan(a)); }
+
+// The score of a group: the sum of its two best, or its only one.
+float GroupScore(const float* scores, int64_t size) {
+  float best = -std::numeric_limits<float>::infinity();
+  float second = best;
+  for (int64_t expert = 0; expert < size; ++expert) {
+    if (scores[expert] > best) {
+      second = best;
+      best = scores[expert];
+    } else if (scores[expert] > second) {
+      second = scores[expert];
+    }
+  }
+  return size == 1 ? best : best + second;
+}
+
+// Marks the `count` best of `scores` [size] among those that `open` allows, ties to the lower
+// index.
+void MarkBest(const float* scores, const bool* open, int64_t size, int64_t count, bool* marked) {
+  std::fill(marked, marked + size, false);
+  for (int64_t chosen = 0; chosen < count; ++chosen) {
+    int64_t best = -1;
+    for (int64_t i = 0; i < size; ++i) {
+      if (marked[i] || (open && !open[i])) continue;
+      if (best < 0 || Beats(scores[i], scores[best])) best = i;
+    }
+    if (best < 0) return;
+    marked[best] = true;
+  }
+}
+
+// Working memory of the operation, laid out in one piece of scratch.
+struct Workspace {
+  Workspace(CpuContext& context, const MoeArgs& args);
+  // Sets the pointers below as if memory began at `begin`; returns how many bytes they need.
+  int64_t LayOut(const MoeArgs& args, uintptr_t begin);
+
+  int64_t tokens = 0;
+  int64_t experts = 0;
+  int64_t chosen = 0;         // experts a token
+  float* gates = nullptr;     // [T, E]      logits, then their sigmoids
+  float* scores = nullptr;    // [T, E]      with the bias
+  int32_t* expert = nullptr;  // [T, chosen] ascending
+  float* weight = nullptr;    // [T, chosen]
+  int64_t* first = nullptr;   // [E + 1]     where an expert's rows begin
+  int64_t* offset = nullptr;  // [E + 1]     where its hidden rows begin, in floats; then the shared
+  int64_t* pieces = nullptr;  // [E + 2]     which pieces of the first half are an expert's
+  int32_t* row_token = nullptr;  // [T * chosen] sorted by expert, then token
+  float* row_weight = nullptr;   // [T * chosen]
+  float* hidden = nullptr;
+};
+
+int64_t Aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+Workspace::Workspace(CpuContext& context, const MoeArgs& args)
+    : tokens(args.x.dims[0]),
+      experts(static_cast<int64_t>(args.experts.size())),
+      chosen(args.num_experts_per_tok) {
+  const int64_t bytes = LayOut(args, 0);
+  LayOut(args, reinterpret_cast<uintptr_t>(context.scratch.Shared<uint8_t>(bytes)));
+}
+
+int64_t Workspace::LayOut(const MoeArgs& args, uintptr_t begin) {
+  int64_t width = 0;
+  for (const FfnWeights& each : args.experts) width = std::max(width, each.gate_proj.rows());
+  const int64_t shared = args.shared_experts ? args.shared_experts->gate_proj.rows() : 0;
+  const int64_t rows = tokens * chosen;
+  int64_t bytes = 0;
+  const auto take = [&](auto** pointer, int64_t count) {
+    *pointer = reinterpret_cast<std::remove_reference_t<decltype(*pointer)>>(begin + bytes);
+    bytes += Aligned(count * static_cast<int64_t>(sizeof(**pointer)));
+  };
+  take(&gates, tokens * experts);
+  take(&scores, tokens * experts);
+  take(&expert, rows);
+  take(&weight, rows);
+  take(&first, experts + 1);
+  take(&offset, experts + 1);
+  take(&pieces, experts + 2);
+  take(&row_token, rows);
+  take(&row_weight, rows);
+  take(&hidden, rows * width + tokens * shared);
+  return bytes;
+}
+
+// The experts of one token and their weights.
+void Route(const CpuContext& context, const MoeArgs& args, const Workspace& work, int64_t token,
+           bool* marks) {
+  const int64_t E = work.experts;
+  float* gates = work.gates + token * E;
+  float* scores = work.scores + token * E;
+  context.kernels.elementwise.sigmoid(gates, gates, E);
+  const float* bias = args.e_score_correction_bias.As<float>();
+  for (int64_t e = 0; e < E; ++e) scores[e] = gates[e] + bias[e];
+
+  bool* open = marks;
+  bool* marked = marks + E;
+  std::fill(open, open + E, true);
+  if (args.n_group > 1) {
+    const int64_t group_size = E / args.n_group;
+    float* group_scores = reinterpret_cast<float*>(marks + Aligned(3 * E));
+    for (int64_t group = 0; group < args.n_group; ++group) {
+      group_scores[group] = GroupScore(scores + group * group_size, group_size);
+    }
+    bool* kept = marks + 2 * E;
+    MarkBest(group_scores, nullptr, args.n_group, args.topk_group, kept);
+    for (int64_t e = 0; e < E; ++e) open[e] = kept[e / group_size];
+  }
+  MarkBest(scores, open, E, work.chosen, marked);
+
+  int32_t* expert = work.expert + token * work.chosen;
+  float* weight = work.weight + token * work.chosen;
+  float sum = 0;
+  int64_t count = 0;
+  for (int64_t e = 0; e < E; ++e) {
+    if (!marked[e]) continue;
+    expert[count] = static_cast<int32_t>(e);
+    weight[count++] = gates[e];
+    sum += gates[e];
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    if (args.norm_topk_prob) weight[i] /= sum + 1e-20f;
+    weight[i] *= args.routed_scaling_factor;
+  }
+}
+
+// Sorts the chosen (token, expert) pairs by expert, then token.
+void SortByExpert(const MoeArgs& args, const Workspace& work) {
+  const int64_t E = work.experts;
+  const int64_t rows = work.tokens * work.chosen;
+  std::fill(work.first, work.first + E + 1, 0);
+  for (int64_t i = 0; i < rows; ++i) ++work.first[work.expert[i] + 1];
+  for (int64_t e = 0; e < E; ++e) work.first[e + 1] += work.first[e];
+  work.offset[0] = 0;
+  for (int64_t e = 0; e < E; ++e) {
+    work.offset[e + 1] =
+        work.offset[e] + (work.first[e + 1] - work.first[e]) * args.experts[e].gate_proj.rows();
+  }
+  // first[e] serves as the place of the expert's next row, and ends where first[e + 1] began.
+  for (int64_t token = 0; token < work.tokens; ++token) {
+    for (int64_t i = token * work.chosen; i < (token + 1) * work.chosen; ++i) {
+      const int64_t row = work.first[work.expert[i]]++;
+      work.row_token[row] = static_cast<int32_t>(token);
+      work.row_weight[row] = work.weight[i];
+    }
+  }
+  for (int64_t e = E; e > 0; --e) work.first[e] = work.first[e - 1];
+  work.first[0] = 0;
+}
+
+// The rows of expert `e`, or of the shared experts for e = E.
+struct Group {
+  const FfnWeights* weights;
+  const int32_t* tokens;  // none: every token in order
+  const float* factors;   // none: 1
+  int64_t rows;
+  float* hidden;  // [rows, F]
+};
+Group GroupOf(const MoeArgs& args, const Workspace& work, int64_t e) {
+  float* hidden = work.hidden + work.offset[e];
+  if (e == work.experts) return {args.shared_experts, nullptr, nullptr, work.tokens, hidden};
+  const int64_t first = work.first[e];
+  return {&args.experts[e], work.row_token + first, work.row_weight + first,
+          work.first[e + 1] - first, hidden};
+}
+
+ProductSplit SplitGateUp(const CpuContext& context, const Group& group) {
+  const ScaledView& gate = group.weights->gate_proj;
+  return SplitProduct(context.pool.num_threads(), group.rows, gate.rows(), gate.columns(),
+                      2 * SizeOf(gate.value.dtype));
+}
+
+void GateUp(CpuContext& context, const MoeArgs& args, const Group& group, int64_t piece,
+            int thread) {
+  const int64_t columns = args.x.dims[1];
+  const int64_t width = group.weights->gate_proj.rows();
+  const ProductSplit split = SplitGateUp(context, group);
+  const int64_t row = split.rows.begin(piece / split.x.count);
+  const int64_t m = split.x.begin(piece % split.x.count);
+  PanelArgs panel;
+  panel.x = args.x.As<float>() + (group.tokens ? 0 : m * columns);
+  panel.x_stride = columns;
+  panel.x_rows = group.tokens ? group.tokens + m : nullptr;
+  panel.num_x = std::min(split.x.size, group.rows - m);
+  panel.first_row = row;
+  panel.num_rows = std::min(split.rows.size, width - row);
+  panel.out = group.hidden + m * width + row;
+  panel.out_stride = width;
+  panel.scratch =
+      context.scratch.OfThread<float>(thread, kLinearScratch + split.x.size * split.rows.size);
+  RunGateUp(context, *group.weights, panel);
+}
+
+// Columns [first, first + count) of every token's output.
+void Down(CpuContext& context, const MoeArgs& args, const Workspace& work, int64_t first,
+          int64_t count, int thread) {
+  const ElementwiseKernels& elementwise = context.kernels.elementwise;
+  const int64_t size = args.x.dims[1];
+  float* out = args.out.As<float>() + first;
+  float* scratch = context.scratch.OfThread<float>(thread, kLinearScratch + work.tokens * count);
+  float* product = scratch + kLinearScratch;
+  for (int64_t token = 0; token < work.tokens; ++token) {
+    std::fill(out + token * size, out + token * size + count, 0.0f);
+  }
+  for (int64_t e = 0; e < work.experts + (args.shared_experts ? 1 : 0); ++e) {
+    const Group group = GroupOf(args, work, e);
+    if (group.rows == 0) continue;
+    PanelArgs panel;
+    panel.x = group.hidden;
+    panel.x_stride = group.weights->gate_proj.rows();
+    panel.num_x = group.rows;
+    panel.weight = ReadAs(group.weights->down_proj, context.rounds());
+    panel.first_row = first;
+    panel.num_rows = count;
+    panel.out = product;
+    panel.out_stride = count;
+    panel.round_out = context.rounds();
+    panel.scratch = scratch;
+    context.kernels.linear.run_panel(panel);
+    for (int64_t row = 0; row < group.rows; ++row) {
+      const int64_t token = group.tokens ? group.tokens[row] : row;
+      elementwise.accumulate(group.factors ? group.factors[row] : 1.0f, product + row * count,
+                             out + token * size, count);
+    }
+  }
+  if (!context.rounds()) return;
+  for (int64_t token = 0; token < work.tokens; ++token) {
+    elementwise.add(nullptr, out + token * size, count, true);
+  }
+}
+
+}  // namespace
+
+void Moe(CpuContext& context, const MoeArgs& args) {
+  const int64_t size = args.x.dims[1];
+  const int threads = context.pool.num_threads();
+  const Workspace work(context, args);
+  if (work.tokens == 0) return;
+
+  LinearArgs router;
+  router.x = args.x;
+  router.weight = args.gate;
+  router.out = TensorView(work.gates, DType::kF32, {work.tokens, work.experts});
+  router.keep_f32 = true;
+  Linear(context, router);
+  const Split route = SplitInto(work.tokens, 4 * threads, 1);
+  context.ForEach(route.count, [&](int64_t piece, int thread) {
+    bool* marks = context.scratch.OfThread<bool>(
+        thread, Aligned(3 * work.experts) + args.n_group * static_cast<int64_t>(sizeof(float)));
+    const int64_t end = std::min(work.tokens, route.begin(piece + 1));
+    for (int64_t token = route.begin(piece); token < end; ++token) {
+      Route(context, args, work, token, marks);
+    }
+  });
+  SortByExpert(args, work);
+
+  const int64_t groups = work.experts + (args.shared_experts ? 1 : 0);
+  work.pieces[0] = 0;
+  for (int64_t e = 0; e < groups; ++e) {
+    const Group group = GroupOf(args, work, e);
+    work.pieces[e + 1] = work.pieces[e] + (group.rows ? SplitGateUp(context, group).count() : 0);
+  }
+  context.ForEach(work.pieces[groups], [&](int64_t piece, int thread) {
+    const int64_t* after = std::upper_bound(work.pieces, work.pieces + groups + 1, piece);
+    const int64_t e = after - work.pieces - 1;
+    GateUp(context, args, GroupOf(args, work, e), piece - work.pieces[e], thread);
+  });
+
+  const int64_t unit = work.tokens <= kFewX ? 8 : kPanelRows;
+  const Split columns = SplitInto(size, work.tokens <= kFewX ? 8 * threads : size, unit);
+  context.ForEach(columns.count, [&](int64_t piece, int thread) {
+    const int64_t first = columns.begin(piece);
+    Down(context, args, work, first, std::min(columns.size, size - first), thread);
+  });
+}
+
+}  // namespace winnow::cpu
