@@ -1,13 +1,112 @@
-// The inner loops of DSA, compiled once for each instruction set like those of cpu/kernels.h.
+// The inner loops of DSA, for one thread, compiled once for each instruction set. Equal bits on all
+// of them: each declaration says in which order sums are made.
 #pragma once
 
-#include "cpu/cpu_backend.h"
+#include <cstdint>
+
+#include "winnow/types.h"
 
 namespace winnow::cpu {
 
-struct DsaKernels;
+enum class InstructionSet;  // cpu_backend.h
 
-// The table of an instruction set that this processor has.
+// Index keys are decoded and scored in groups of this many, one key a lane.
+inline constexpr int64_t kKeyGroup = 16;
+
+// Scores of consecutive keys for rows of heads; the order is that of dsa/lightning_indexer.h.
+struct ScoreArgs {
+  const float* q = nullptr;        // [num_tokens, index_heads, index_dim]
+  const float* weights = nullptr;  // [num_tokens, index_heads]
+  int64_t num_tokens = 0;
+  int64_t index_heads = 0;
+  int64_t index_dim = 0;
+  const float* keys = nullptr;       // [num_groups, index_dim, 16], aligned to 64 bytes
+  const float* key_scale = nullptr;  // [num_groups * 16]
+  int64_t num_groups = 0;
+  float* dots = nullptr;    // scratch [num_tokens, index_heads, kMaxDotKeys]
+  float* scores = nullptr;  // out: token t's from scores + t * scores_stride on
+  int64_t scores_stride = 0;
+};
+inline constexpr int64_t kMaxDotKeys = 64;
+
+// A score and its position as one number: the better candidate of two is the larger. The upper half
+// orders floats, the lower half is the complement of the position.
+using Candidate = uint64_t;
+
+struct LightningIndexerKernels {
+  // Keys [first_key, first_key + num_groups * 16) of a cache page as floats [num_groups, J, 16].
+  void (*decode_keys)(IndexKeyType type, const uint8_t* page, int64_t index_dim, int64_t page_size,
+                      int64_t first_key, int64_t num_groups, float* keys);
+  void (*score)(const ScoreArgs& args);
+  // Appends to `out` the candidates among `num_scores` scores, which are those of the positions
+  // from first_position on: all but NaN, or with a threshold those greater. `out` has room for all.
+  // Returns how many were appended.
+  int64_t (*filter)(const float* scores, int64_t num_scores, int32_t first_position,
+                    const float* threshold, Candidate* out);
+};
+
+// Cache rows are attended to in tiles of this many, counted along the list of rows of a token.
+inline constexpr int64_t kTileRows = 64;
+
+// Some heads, of one or several tokens, attend to the same tile of rows.
+struct AttendArgs {
+  const float* q = nullptr;  // [num_heads, q_stride], zeros from row_dim up to a multiple of 16
+  int64_t q_stride = 0;
+  int64_t num_heads = 0;
+  const float* rows = nullptr;  // [num_rows, row_stride], zeros from row_dim to row_stride
+  int64_t row_stride = 0;       // a multiple of 16
+  int64_t num_rows = 0;         // 1 … kTileRows
+  int64_t latent_dim = 0;       // rounded up to a multiple of 16
+  float softmax_scale = 0;
+  float* weights = nullptr;  // scratch [num_heads, kTileRows]
+  float* max = nullptr;      // out [num_heads]: the largest scaled score
+  float* sum = nullptr;      // out [num_heads]: of e^(score - max)
+  float* out = nullptr;      // out [num_heads, latent_dim]: sum of e^(score - max) * row
+};
+
+// What heads have gathered so far, joined with one more tile.
+struct JoinArgs {
+  int64_t num_heads = 0;
+  int64_t latent_dim = 0;           // rounded up to a multiple of 16
+  const float* tile_max = nullptr;  // as AttendArgs leaves them
+  const float* tile_sum = nullptr;
+  const float* tile_out = nullptr;
+  float* max = nullptr;
+  float* sum = nullptr;
+  float* out = nullptr;
+};
+
+struct SparseAttentionKernels {
+  // One cache row as C + R floats, zeros after them up to a multiple of 16.
+  void (*decode_row)(LatentType type, const uint8_t* row, int64_t latent_dim, int64_t rope_dim,
+                     float* out);
+  // Dots are 16 chains of fused multiply-adds, element k in chain k mod 16, added 8, 4, 2, 1 apart;
+  // sums over rows are one chain in their order, the sum of exponentials 16 chains likewise.
+  void (*attend)(const AttendArgs& args);
+  void (*join)(const JoinArgs& args);
+  // out [latent_dim] = gathered / sum, rounded to bfloat16 if `round`.
+  void (*finish)(const float* gathered, float sum, float* out, int64_t latent_dim, bool round);
+};
+
+struct DsaKernels {
+  const LightningIndexerKernels& indexer;
+  const SparseAttentionKernels& attention;
+};
+
+// The tables of an instruction set that this processor has.
 const DsaKernels& DsaKernelsFor(InstructionSet set);
+
+namespace portable {
+extern const LightningIndexerKernels kLightningIndexerKernels;
+extern const SparseAttentionKernels kSparseAttentionKernels;
+}  // namespace portable
+namespace avx2 {
+extern const LightningIndexerKernels kLightningIndexerKernels;
+extern const SparseAttentionKernels kSparseAttentionKernels;
+}  // namespace avx2
+namespace avx512 {
+extern const LightningIndexerKernels kLightningIndexerKernels;
+extern const SparseAttentionKernels kSparseAttentionKernels;
+}  // namespace avx512
 
 }  // namespace winnow::cpu

@@ -1,0 +1,195 @@
+// Writing the two caches, and the index queries that meet one of them. Plain code: it is the same
+// on every instruction set, and little beside the products that feed it.
+#include "cpu/dsa/caches.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "cpu/context.h"
+#include "cpu/dsa/dsa_ops.h"
+#include "cpu/dsa/rope.h"
+#include "cpu/work.h"
+#include "dsa/lightning_indexer.h"
+#include "tensor/half.h"
+
+namespace winnow::cpu {
+namespace {
+
+bool IsRotated(IndexKeyType type) {
+  return type == IndexKeyType::kE4m3 || type == IndexKeyType::kInt8;
+}
+
+void RoundAll(float* x, int64_t size, bool round) {
+  if (!round) return;
+  for (int64_t k = 0; k < size; ++k) x[k] = RoundToBf16(x[k]);
+}
+
+// Sixteen chains, element k in chain k mod 16, added 8, 4, 2, 1 apart: the order of simd.h.
+template <typename Term>
+float SumTerms(int64_t size, Term term) {
+  float lanes[16] = {};
+  for (int64_t k = 0; k + 16 <= size; k += 16) {
+    for (int64_t lane = 0; lane < 16; ++lane) lanes[lane] += term(k + lane);
+  }
+  for (int64_t k = size / 16 * 16; k < size; ++k) lanes[k % 16] += term(k);
+  for (int64_t distance = 8; distance > 0; distance /= 2) {
+    for (int64_t lane = 0; lane < distance; ++lane) lanes[lane] += lanes[lane + distance];
+  }
+  return lanes[0];
+}
+
+// out = (x - mean) / sqrt(variance + eps) * weight + bias
+void LayerNorm(const float* x, const float* weight, const float* bias, float eps, int64_t size,
+               float* out) {
+  const float count = static_cast<float>(size);
+  const float mean = SumTerms(size, [&](int64_t k) { return x[k]; }) / count;
+  const float variance =
+      SumTerms(size, [&](int64_t k) { return (x[k] - mean) * (x[k] - mean); }) / count;
+  const float scale = 1.0f / std::sqrt(variance + eps);
+  for (int64_t k = 0; k < size; ++k) out[k] = (x[k] - mean) * scale * weight[k] + bias[k];
+}
+
+// Rotation, then the form of the cache; returns the scale.
+float FormIndexVector(IndexKeyType type, const RopeTable& rope, int64_t position, bool round,
+                      float* x, int64_t index_dim) {
+  ApplyRope(rope, position, x);
+  RoundAll(x, rope.cos_sin.dims[2] * 2, round);
+  if (IsRotated(type)) {
+    dsa::HadamardTransform(x, index_dim);
+    RoundAll(x, index_dim, round);
+  }
+  return dsa::QuantizeIndexVector(type, x, index_dim);
+}
+
+void StoreIndexKey(const IndexCacheView& cache, int64_t slot, const float* x, float scale) {
+  const int64_t page = slot / cache.page_size;
+  const int64_t offset = slot % cache.page_size;
+  uint8_t* codes = IndexPage(cache, page);
+  for (int64_t j = 0; j < cache.index_dim; ++j) {
+    const int64_t at = j * cache.page_size + offset;
+    switch (cache.type) {
+      case IndexKeyType::kF32:
+        reinterpret_cast<float*>(codes)[at] = x[j];
+        break;
+      case IndexKeyType::kBf16:
+        reinterpret_cast<uint16_t*>(codes)[at] = FloatToBf16(x[j]);
+        break;
+      case IndexKeyType::kE4m3:
+        codes[at] = FloatToE4m3(x[j]);
+        break;
+      case IndexKeyType::kInt8:
+        reinterpret_cast<int8_t*>(codes)[at] = static_cast<int8_t>(x[j]);
+        break;
+    }
+  }
+  if (float* scales = IndexScales(cache, page)) scales[offset] = scale;
+}
+
+void StoreBf16(const float* x, int64_t size, uint8_t* out) {
+  for (int64_t k = 0; k < size; ++k) {
+    const uint16_t value = FloatToBf16(x[k]);
+    std::memcpy(out + 2 * k, &value, sizeof(value));
+  }
+}
+
+// The latent part [C] in blocks of 128 with a scale each, as index vectors have one: codes first,
+// then the scales.
+void StoreFp8(float* x, int64_t latent_dim, uint8_t* row) {
+  uint8_t* scales = row + latent_dim;
+  for (int64_t first = 0; first < latent_dim; first += 128) {
+    const int64_t size = std::min<int64_t>(128, latent_dim - first);
+    const float scale = dsa::QuantizeIndexVector(IndexKeyType::kE4m3, x + first, size);
+    for (int64_t k = first; k < first + size; ++k) row[k] = FloatToE4m3(x[k]);
+    std::memcpy(scales + first / 128 * sizeof(scale), &scale, sizeof(scale));
+  }
+}
+
+// x [C+R] to a row of the cache; x is spent.
+void StoreLatent(const LatentCacheView& cache, int64_t slot, float* x) {
+  uint8_t* row = cache.rows.As<uint8_t>() + slot * cache.row_bytes;
+  const int64_t row_dim = cache.latent_dim + cache.rope_dim;
+  switch (cache.type) {
+    case LatentType::kF32:
+      std::memcpy(row, x, static_cast<size_t>(row_dim) * sizeof(float));
+      break;
+    case LatentType::kBf16:
+      StoreBf16(x, row_dim, row);
+      break;
+    case LatentType::kFp8:
+      StoreFp8(x, cache.latent_dim, row);
+      StoreBf16(x + cache.latent_dim, cache.rope_dim, row + cache.row_bytes - 2 * cache.rope_dim);
+      break;
+  }
+}
+
+// Calls body(token, thread) for every token, some tokens a piece.
+template <typename Body>
+void ForEachToken(CpuContext& context, int64_t num_tokens, const Body& body) {
+  const Split split = SplitInto(num_tokens, 4 * context.pool.num_threads(), 8);
+  context.ForEach(split.count, [&](int64_t piece, int thread) {
+    const int64_t first = split.begin(piece);
+    const int64_t last = first + split.length(piece, num_tokens);
+    for (int64_t token = first; token < last; ++token) body(token, thread);
+  });
+}
+
+}  // namespace
+
+uint8_t* IndexPage(const IndexCacheView& cache, int64_t page) {
+  return cache.pages.As<uint8_t>() + page * cache.page_bytes;
+}
+
+float* IndexScales(const IndexCacheView& cache, int64_t page) {
+  if (!IsRotated(cache.type)) return nullptr;
+  return reinterpret_cast<float*>(IndexPage(cache, page) + cache.index_dim * cache.page_size);
+}
+
+void WriteLatent(CpuContext& context, const WriteLatentArgs& args) {
+  const int64_t latent_dim = args.cache.latent_dim;
+  const int64_t rope_dim = args.cache.rope_dim;
+  const int64_t row_dim = latent_dim + rope_dim;
+  ForEachToken(context, args.kv_a.dims[0], [&](int64_t token, int thread) {
+    float* x = context.scratch.OfThread<float>(thread, row_dim);
+    std::copy_n(args.kv_a.As<float>() + token * row_dim, row_dim, x);
+    context.kernels.elementwise.add_rms_norm(x, nullptr, args.kv_a_layernorm.As<float>(), args.eps,
+                                             x, latent_dim, context.rounds());
+    ApplyRope(args.rope, args.positions.As<int32_t>()[token], x + latent_dim);
+    RoundAll(x + latent_dim, rope_dim, context.rounds());
+    StoreLatent(args.cache, args.slots.As<int32_t>()[token], x);
+  });
+}
+
+void WriteIndexKeys(CpuContext& context, const WriteIndexKeysArgs& args) {
+  const int64_t index_dim = args.cache.index_dim;
+  ForEachToken(context, args.k.dims[0], [&](int64_t token, int thread) {
+    float* x = context.scratch.OfThread<float>(thread, index_dim);
+    LayerNorm(args.k.As<float>() + token * index_dim, args.k_norm_weight.As<float>(),
+              args.k_norm_bias.As<float>(), args.eps, index_dim, x);
+    RoundAll(x, index_dim, context.rounds());
+    const float scale =
+        FormIndexVector(args.cache.type, args.rope, args.positions.As<int32_t>()[token],
+                        context.rounds(), x, index_dim);
+    StoreIndexKey(args.cache, args.slots.As<int32_t>()[token], x, scale);
+  });
+}
+
+// The factors go into a weight one by one, as the reference multiplies: weight * I^-0.5, times the
+// scale of the query, times J^-0.5.
+void PrepareIndexQuery(CpuContext& context, const PrepareIndexQueryArgs& args) {
+  const int64_t index_heads = args.q.dims[1];
+  const int64_t index_dim = args.q.dims[2];
+  const float head_factor = static_cast<float>(1 / std::sqrt(static_cast<double>(index_heads)));
+  const float dim_factor = static_cast<float>(1 / std::sqrt(static_cast<double>(index_dim)));
+  ForEachToken(context, args.q.dims[0], [&](int64_t token, int) {
+    for (int64_t head = token * index_heads; head < (token + 1) * index_heads; ++head) {
+      const float scale =
+          FormIndexVector(args.type, args.rope, args.positions.As<int32_t>()[token],
+                          context.rounds(), args.q.As<float>() + head * index_dim, index_dim);
+      float& weight = args.weights.As<float>()[head];
+      weight = weight * head_factor * scale * dim_factor;
+    }
+  });
+}
+
+}  // namespace winnow::cpu

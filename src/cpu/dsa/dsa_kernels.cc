@@ -1,0 +1,22 @@
+// The tables of DSA's inner loops by instruction set.
+#include "cpu/dsa/dsa_kernels.h"
+
+#include "cpu/cpu_backend.h"
+
+namespace winnow::cpu {
+
+const DsaKernels& DsaKernelsFor(InstructionSet set) {
+  static constexpr DsaKernels kPortable = {portable::kLightningIndexerKernels,
+                                           portable::kSparseAttentionKernels};
+#if defined(__x86_64__)
+  static constexpr DsaKernels kAvx2 = {avx2::kLightningIndexerKernels,
+                                       avx2::kSparseAttentionKernels};
+  static constexpr DsaKernels kAvx512 = {avx512::kLightningIndexerKernels,
+                                         avx512::kSparseAttentionKernels};
+  if (set == InstructionSet::kAvx512) return kAvx512;
+  if (set == InstructionSet::kAvx2) return kAvx2;
+#endif
+  return kPortable;
+}
+
+}  // namespace winnow::cpu

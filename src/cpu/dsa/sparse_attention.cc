@@ -1,0 +1,321 @@
+// Part 3 of DSA: attention over the rows of a list, which is a token's selection or, in dense
+// attention, every row of its sequence up to its own.
+//
+// A list is cut into tiles of kTileRows rows, counted from its start. A tile's softmax and mean are
+// made on their own and then joined in the order of the list, so a token's result depends on its
+// list alone: not on its neighbours, the threads, or whether the list came from a selection.
+//
+// Work is cut into groups of heads of a token; in dense attention, of several tokens, which share
+// the decoded rows. When there are few groups, as in decoding, their tiles are shared out instead,
+// a bounded number at a time.
+#include <algorithm>
+
+#include "cpu/context.h"
+#include "cpu/dsa/dsa_kernels.h"
+#include "cpu/dsa/dsa_ops.h"
+#include "cpu/work.h"
+
+namespace winnow::cpu {
+namespace {
+
+constexpr int64_t kGroupHeads = 64;      // of all tokens of a group together
+constexpr int64_t kWaveBytes = 8 << 20;  // of tiles that wait to be joined
+
+int64_t RoundUp(int64_t extent, int64_t unit) { return (extent + unit - 1) / unit * unit; }
+int64_t NumTiles(int64_t num_rows) { return (num_rows + kTileRows - 1) / kTileRows; }
+
+// Heads [first_head, first_head + num_heads) of tokens next to each other: all heads where there is
+// more than one token.
+struct Group {
+  int64_t first_token = 0;
+  int64_t num_tokens = 0;
+  int64_t first_head = 0;
+  int64_t num_heads = 0;
+  int64_t num_rows = 0;  // of the longest list
+
+  int64_t size() const { return num_tokens * num_heads; }
+  int64_t end() const { return first_token + num_tokens; }
+};
+
+// What the heads of a group gather: a running softmax each.
+struct Gathered {
+  float* max = nullptr;  // [heads]
+  float* sum = nullptr;  // [heads]
+  float* out = nullptr;  // [heads, C rounded up]
+
+  Gathered From(int64_t head, int64_t latent_stride) const {
+    return {max + head, sum + head, out + head * latent_stride};
+  }
+};
+
+class Attender {
+ public:
+  Attender(CpuContext& context, const AttentionArgs& args)
+      : context_(context),
+        kernels_(context.kernels.dsa.attention),
+        args_(args),
+        num_tokens_(args.q.dims[0]),
+        num_heads_(args.q.dims[1]),
+        row_dim_(args.q.dims[2]),
+        row_stride_(RoundUp(row_dim_, 16)),
+        latent_stride_(RoundUp(args.cache.latent_dim, 16)),
+        dense_(!args.selection.slots) {}
+
+  void Run();
+
+ private:
+  // What a thread works with: one allocation, cut up.
+  struct Workspace {
+    float* rows = nullptr;     // [kTileRows, row_stride]
+    float* q = nullptr;        // [heads, row_stride], where q has to be padded
+    float* weights = nullptr;  // [heads, kTileRows]
+    Gathered tile;
+    Gathered all;
+  };
+
+  int64_t NumRows(int64_t token) const {
+    return dense_ ? int64_t{args_.batch.positions.As<int32_t>()[token]} + 1
+                  : int64_t{args_.selection.counts.As<int32_t>()[token]};
+  }
+  // The group at `first_head` of the tokens from `token` on.
+  Group GroupAt(int64_t token, int64_t first_head) const;
+  // Calls body(group) for all groups, in order.
+  template <typename Body>
+  void ForEachGroup(const Body& body) const;
+  int64_t GatheredSize() const { return kGroupHeads * (latent_stride_ + 2); }
+  Gathered Cut(float* floats) const {
+    return {floats, floats + kGroupHeads, floats + 2 * kGroupHeads};
+  }
+  Workspace OfThread(int thread);
+
+  const uint8_t* Row(int64_t token, int64_t index) const;
+  void DecodeTile(const Group& group, int64_t tile, float* rows) const;
+  const float* Query(const Group& group, const Workspace& work) const;
+  // One tile for all heads of a group that have rows in it.
+  void AttendTile(const Group& group, int64_t tile, const Workspace& work,
+                  const Gathered& out) const;
+  // Joins head `head` of the group's heads, if its token has rows in the tile.
+  void JoinTile(const Group& group, int64_t tile, int64_t first, int64_t count,
+                const Gathered& from, const Gathered& to) const;
+  void Finish(const Group& group, int64_t first, int64_t count, const Gathered& all) const;
+  void AttendGroup(const Group& group, int thread);
+  void AttendInWaves(const Group& group);
+
+  CpuContext& context_;
+  const SparseAttentionKernels& kernels_;
+  const AttentionArgs& args_;
+  const int64_t num_tokens_;
+  const int64_t num_heads_;
+  const int64_t row_dim_;
+  const int64_t row_stride_;
+  const int64_t latent_stride_;
+  const bool dense_;
+};
+
+Group Attender::GroupAt(int64_t token, int64_t first_head) const {
+  Group group{.first_token = token, .num_tokens = 1, .first_head = first_head};
+  group.num_heads = std::min(kGroupHeads, num_heads_ - first_head);
+  group.num_rows = NumRows(token);
+  if (!dense_) return group;
+  const int32_t* sequences = args_.batch.sequences.As<int32_t>();
+  while (group.end() < num_tokens_ && (group.num_tokens + 1) * num_heads_ <= kGroupHeads &&
+         sequences[group.end()] == sequences[token]) {
+    group.num_rows = std::max(group.num_rows, NumRows(group.end()));
+    ++group.num_tokens;
+  }
+  return group;
+}
+
+template <typename Body>
+void Attender::ForEachGroup(const Body& body) const {
+  for (int64_t token = 0; token < num_tokens_;) {
+    Group group;
+    for (int64_t head = 0; head < num_heads_; head += kGroupHeads) {
+      group = GroupAt(token, head);
+      body(group);
+    }
+    token = group.end();
+  }
+}
+
+void Attender::Run() {
+  if (num_heads_ == 0) return;
+  int64_t num_groups = 0;
+  ForEachGroup([&](const Group&) { ++num_groups; });
+  const int num_threads = context_.pool.num_threads();
+  if (num_threads > 1 && num_groups < 2 * num_threads) {
+    ForEachGroup([&](const Group& group) { AttendInWaves(group); });
+    return;
+  }
+  // Shared memory holds a few floats at the least, so that no group is a null pointer.
+  Group* groups = reinterpret_cast<Group*>(
+      context_.scratch.Shared<uint8_t>(num_groups * static_cast<int64_t>(sizeof(Group))));
+  Group* next = groups;
+  ForEachGroup([&](const Group& group) { *next++ = group; });
+  // The last groups of dense attention have the most rows: first, so that no thread is left with
+  // one.
+  context_.ForEach(num_groups, [&](int64_t piece, int thread) {
+    AttendGroup(groups[num_groups - 1 - piece], thread);
+  });
+}
+
+Attender::Workspace Attender::OfThread(int thread) {
+  const int64_t rows = kTileRows * row_stride_;
+  const int64_t q = row_dim_ == row_stride_ ? 0 : kGroupHeads * row_stride_;
+  const int64_t weights = kGroupHeads * kTileRows;
+  float* floats = context_.scratch.OfThread<float>(thread, rows + q + weights + 2 * GatheredSize());
+  return {.rows = floats,
+          .q = floats + rows,
+          .weights = floats + rows + q,
+          .tile = Cut(floats + rows + q + weights),
+          .all = Cut(floats + rows + q + weights + GatheredSize())};
+}
+
+const uint8_t* Attender::Row(int64_t token, int64_t index) const {
+  int64_t slot;
+  if (dense_) {
+    const TensorView& page_table = args_.batch.page_table;
+    const int64_t sequence = args_.batch.sequences.As<int32_t>()[token];
+    const int64_t page =
+        page_table.As<int32_t>()[sequence * page_table.dims[1] + index / args_.batch.page_size];
+    slot = page * args_.batch.page_size + index % args_.batch.page_size;
+  } else {
+    slot = args_.selection.slots.As<int32_t>()[token * args_.selection.slots.dims[1] + index];
+  }
+  return args_.cache.rows.As<uint8_t>() + slot * args_.cache.row_bytes;
+}
+
+void Attender::DecodeTile(const Group& group, int64_t tile, float* rows) const {
+  constexpr int64_t kAhead = 4;  // rows whose bytes are asked for in advance
+  const int64_t first = tile * kTileRows;
+  const int64_t last = std::min(first + kTileRows, group.num_rows);
+  for (int64_t index = first; index < last; ++index) {
+    if (index + kAhead < last) {
+      const uint8_t* ahead = Row(group.first_token, index + kAhead);
+      for (int64_t byte = 0; byte < args_.cache.row_bytes; byte += 64) {
+        __builtin_prefetch(ahead + byte);
+      }
+    }
+    kernels_.decode_row(args_.cache.type, Row(group.first_token, index), args_.cache.latent_dim,
+                        args_.cache.rope_dim, rows + (index - first) * row_stride_);
+  }
+}
+
+const float* Attender::Query(const Group& group, const Workspace& work) const {
+  const float* q =
+      args_.q.As<float>() + (group.first_token * num_heads_ + group.first_head) * row_dim_;
+  if (row_dim_ == row_stride_) return q;
+  for (int64_t head = 0; head < group.size(); ++head) {
+    float* padded = work.q + head * row_stride_;
+    std::copy_n(q + head * row_dim_, row_dim_, padded);
+    std::fill(padded + row_dim_, padded + row_stride_, 0.0f);
+  }
+  return work.q;
+}
+
+void Attender::AttendTile(const Group& group, int64_t tile, const Workspace& work,
+                          const Gathered& out) const {
+  DecodeTile(group, tile, work.rows);
+  const float* q = Query(group, work);
+  const auto rows_in_tile = [&](int64_t index) {
+    return std::clamp<int64_t>(NumRows(group.first_token + index) - tile * kTileRows, 0, kTileRows);
+  };
+  // Tokens next to each other that see the same rows of the tile go together.
+  for (int64_t index = 0; index < group.num_tokens;) {
+    const int64_t num_rows = rows_in_tile(index);
+    int64_t end = index + 1;
+    while (end < group.num_tokens && rows_in_tile(end) == num_rows) ++end;
+    if (num_rows > 0) {
+      const Gathered to = out.From(index * group.num_heads, latent_stride_);
+      kernels_.attend({.q = q + index * group.num_heads * row_stride_,
+                       .q_stride = row_stride_,
+                       .num_heads = (end - index) * group.num_heads,
+                       .rows = work.rows,
+                       .row_stride = row_stride_,
+                       .num_rows = num_rows,
+                       .latent_dim = latent_stride_,
+                       .softmax_scale = args_.softmax_scale,
+                       .weights = work.weights,
+                       .max = to.max,
+                       .sum = to.sum,
+                       .out = to.out});
+    }
+    index = end;
+  }
+}
+
+void Attender::JoinTile(const Group& group, int64_t tile, int64_t first, int64_t count,
+                        const Gathered& from, const Gathered& to) const {
+  for (int64_t head = first; head < first + count; ++head) {
+    const int64_t token = group.first_token + head / group.num_heads;
+    if (NumRows(token) <= tile * kTileRows) continue;
+    const Gathered part = from.From(head, latent_stride_);
+    const Gathered all = to.From(head, latent_stride_);
+    kernels_.join({.num_heads = 1,
+                   .latent_dim = latent_stride_,
+                   .tile_max = part.max,
+                   .tile_sum = part.sum,
+                   .tile_out = part.out,
+                   .max = all.max,
+                   .sum = all.sum,
+                   .out = all.out});
+  }
+}
+
+void Attender::Finish(const Group& group, int64_t first, int64_t count, const Gathered& all) const {
+  const int64_t latent_dim = args_.cache.latent_dim;
+  float* out =
+      args_.out.As<float>() + (group.first_token * num_heads_ + group.first_head) * latent_dim;
+  for (int64_t head = first; head < first + count; ++head) {
+    if (NumRows(group.first_token + head / group.num_heads) == 0) {
+      std::fill_n(out + head * latent_dim, latent_dim, 0.0f);
+    } else {
+      kernels_.finish(all.out + head * latent_stride_, all.sum[head], out + head * latent_dim,
+                      latent_dim, context_.rounds());
+    }
+  }
+}
+
+void Attender::AttendGroup(const Group& group, int thread) {
+  const Workspace work = OfThread(thread);
+  for (int64_t tile = 0; tile < NumTiles(group.num_rows); ++tile) {
+    if (tile == 0) {
+      AttendTile(group, tile, work, work.all);
+    } else {
+      AttendTile(group, tile, work, work.tile);
+      JoinTile(group, tile, 0, group.size(), work.tile, work.all);
+    }
+  }
+  Finish(group, 0, group.size(), work.all);
+}
+
+// The tiles of a wave are made by all threads, then the heads are joined by all threads, each head
+// in the order of the tiles. The first tile of all is where the others are joined to.
+void Attender::AttendInWaves(const Group& group) {
+  const int64_t num_tiles = NumTiles(group.num_rows);
+  const int64_t wave = std::clamp<int64_t>(kWaveBytes / (GatheredSize() * int64_t{sizeof(float)}),
+                                           1, std::max<int64_t>(num_tiles, 1));
+  float* floats = context_.scratch.Shared<float>((wave + 1) * GatheredSize());
+  const auto place = [&](int64_t index) { return Cut(floats + index * GatheredSize()); };
+  const Split heads = SplitInto(group.size(), 2 * context_.pool.num_threads(), 1);
+  for (int64_t first = 0; first < num_tiles; first += wave) {
+    const int64_t count = std::min(wave, num_tiles - first);
+    context_.ForEach(count, [&](int64_t piece, int thread) {
+      const int64_t tile = first + piece;
+      AttendTile(group, tile, OfThread(thread), place(tile == 0 ? 0 : 1 + piece));
+    });
+    context_.ForEach(heads.count, [&](int64_t piece, int) {
+      for (int64_t tile = std::max<int64_t>(first, 1); tile < first + count; ++tile) {
+        JoinTile(group, tile, heads.begin(piece), heads.length(piece, group.size()),
+                 place(1 + tile - first), place(0));
+      }
+    });
+  }
+  Finish(group, 0, group.size(), place(0));
+}
+
+}  // namespace
+
+void Attention(CpuContext& context, const AttentionArgs& args) { Attender(context, args).Run(); }
+
+}  // namespace winnow::cpu
