@@ -116,6 +116,7 @@ Result<Answer> Run(Stream& stream, bool stream_text) {
   }
 }
 
+// One token, step 1 of 9. From main() in winnow.cc; next: Engine::Submit() in engine.cc.
 int Generate(GenerateOptions options) {
   auto prompt = ReadPrompt(options);
   if (!prompt.ok()) return Report(prompt.error());

@@ -8,7 +8,7 @@
 
 namespace winnow::apps {
 
-// Three lines: speed, what was read, what dense attention would have read.
+// A few lines: speed, what was read, what dense attention would have read.
 std::string ReceiptText(const Receipt& receipt);
 
 json::object ReceiptJson(const Receipt& receipt);

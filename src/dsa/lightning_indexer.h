@@ -22,6 +22,8 @@ struct LightningIndexerArgs {
   TensorView scores;     // [T, S]    f32  out
 };
 
+// One token, step 7 of 9. From SelfAttention() in attention.cc; next: Draw() in sampler.cc.
+//
 // The definition. Sums are in f32 and in one order that every backend follows, so that equal inputs
 // give equal bits everywhere:
 //   over j   one chain of fused multiply-adds from j = 0 up, starting at 0

@@ -145,8 +145,7 @@ Result<Engine> Engine::Load(const EngineOptions& options) {
 
 const ModelInfo& Engine::info() const { return state_->info; }
 
-// One token, step 2 of 9. From GenerateCommand in apps/generate.cc; next: PrepareGeneration() in
-// prepare.cc.
+// One token, step 2 of 9. From generate.cc; next: PrepareGeneration() in prepare.cc.
 Result<Stream> Engine::Submit(const Request& request) {
   State& state = *state_;
   const PrepareContext context{

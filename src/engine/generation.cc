@@ -97,7 +97,7 @@ TokenLogprob Generation::Describe(const RankedToken& token) const {
           token.logprob};
 }
 
-// One token, step 9 of 9. From Sampler::Draw() in sampler.cc; next: whoever holds the Stream.
+// One token, step 9 of 9. From Draw() in sampler.cc; next: Generate() in generate.cc.
 Result<bool> Generation::Deliver(const Sample& sample) {
   const int32_t token = sample.chosen.token_id;
   Chunk chunk = NewChunk();

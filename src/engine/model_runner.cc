@@ -85,6 +85,7 @@ int64_t ModelRunner::Resume(std::span<const int32_t> token_ids) {
   return static_cast<int64_t>(common);
 }
 
+// One token, step 4 of 9. From prepare.cc; next: Forward() in transformer.cc.
 Result<StepCounts> ModelRunner::Step(std::span<const int32_t> token_ids, LogitRows rows,
                                      float* logits, StepObserver* observer) {
   Batch batch;

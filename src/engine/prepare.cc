@@ -87,8 +87,7 @@ SamplerOptions ResolveSampling(const Request& request, const PrepareContext& con
 
 }  // namespace
 
-// One token, step 3 of 9. From Engine::Submit() in engine.cc; next: Generation::Run() in
-// generation.cc.
+// One token, step 3 of 9. From Submit() in engine.cc; next: Step() in model_runner.cc.
 Result<GenerationTask> PrepareGeneration(const Request& request, const PrepareContext& context) {
   GenerationTask task;
   task.sampler = ResolveSampling(request, context);

@@ -145,7 +145,7 @@ Result<Sample> Sampler::Next(std::span<float> logits) {
   return sample;
 }
 
-// One token, step 8 of 9. From Generation::Decode() in generation.cc; next: Generation::Deliver().
+// One token, step 8 of 9. From dsa/lightning_indexer.h; next: Deliver() in generation.cc.
 int32_t Sampler::Draw(std::span<const float> logits) {
   std::vector<Candidate> candidates = FiniteCandidates(logits);
   WINNOW_CHECK(!candidates.empty(), "Sampler: nothing to draw from");

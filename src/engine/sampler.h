@@ -1,4 +1,4 @@
-// From logits to a token. One token, step 8 of 9 happens here.
+// From logits to a token.
 #pragma once
 
 #include <cstdint>

@@ -49,7 +49,7 @@ void SelectTokens(Pass& pass, const IndexerWeights& indexer, const IndexCacheVie
 
 }  // namespace
 
-// One token, step 6 of 9. From RunLayers() in transformer.cc; next: dsa/lightning_indexer.h.
+// One token, step 6 of 9. From Forward() in transformer.cc; next: dsa/lightning_indexer.h.
 void SelfAttention(Pass& pass, const AttentionWeights& w, int64_t layer, TensorView x,
                    TensorView branch) {
   const ModelConfig& config = pass.config;
