@@ -37,6 +37,7 @@ size_t ToleratedSlips(size_t length) { return length >= 8 ? 2 : length >= 5 ? 1 
 }  // namespace
 
 std::string Described(const json::value& value) {
+  if (const double* number = value.if_double()) return fmt::format("{}", *number);
   if (value.is_number() || value.is_bool()) return json::serialize(value);
   if (const json::string* text = value.if_string()) return Quoted({text->data(), text->size()});
   return JsonKindName(value);

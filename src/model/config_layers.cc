@@ -96,10 +96,6 @@ std::vector<IndexerType> ParseIndexerTypes(FieldReader& fields, std::string_view
     }
     types.push_back(name[0] == 'f' || name[0] == 'F' ? IndexerType::kFull : IndexerType::kShared);
   }
-  if (types[0] != IndexerType::kFull) {
-    fields.Fail(StatusCode::kInvalidArgument, key,
-                "is \"shared\" for layer 0, expected \"full\": no layer before it has selected");
-  }
   return types;
 }
 
@@ -146,6 +142,11 @@ void ReadIndexerTypes(FieldReader& fields, ModelConfig* config) {
     // DeepSeek-V3.2 has no shared layers, so its layers' indexers are a matter of fact; the
     // schedules of GLM are read differently by different engines, so there the tensors decide.
     config->indexer_types_stated = config->model_type == "deepseek_v32" && freq == 1;
+  }
+  if (!config->indexer_types.empty() && config->indexer_types[0] != IndexerType::kFull) {
+    fields.Fail(StatusCode::kInvalidArgument, "indexer_types",
+                "or its schedule is \"shared\" for layer 0, expected \"full\": no layer before it "
+                "has selected");
   }
 }
 
