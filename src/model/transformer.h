@@ -22,11 +22,12 @@ struct TransformerOptions {
   int64_t max_logit_rows = 64;  // rows that go through the head at a time; a step may ask for more
 };
 
-// What a step did, for receipts; counts are over all layers.
+// What a step did, for receipts; counts are over all layers unless said otherwise.
 struct StepCounts {
   int64_t attention_rows_read = 0;
   int64_t attention_rows_dense = 0;
   int64_t index_keys_scored = 0;
+  int64_t last_rows_read = 0;  // by the step's last token, in one layer
 };
 
 // Watches a step from inside; for tests, audits and verification. Views are valid during the call.
