@@ -47,12 +47,17 @@ class HeapQueue {
 class RankQueue {
  public:
   void Push(Pair pair) {
-    const auto [entry, is_new] = list_of_.try_emplace(pair.rank, lists_.size());
-    if (is_new) lists_.emplace_back();
-    List& list = lists_[entry->second];
+    // Runs of one character push the same rank again and again.
+    if (pair.rank != last_rank_) {
+      const auto [entry, is_new] = list_of_.try_emplace(pair.rank, lists_.size());
+      if (is_new) lists_.emplace_back();
+      last_rank_ = pair.rank;
+      last_list_ = entry->second;
+    }
+    List& list = lists_[last_list_];
     if (!list.waiting) {
       list.waiting = true;
-      ranks_.push({pair.rank, static_cast<int32_t>(entry->second)});
+      ranks_.push({pair.rank, last_list_});
     }
     if (list.reading) {
       list.late.push(pair.position);
@@ -97,9 +102,11 @@ class RankQueue {
     bool reading = false;
   };
 
-  std::unordered_map<int32_t, size_t> list_of_;
+  std::unordered_map<int32_t, size_t> list_of_;  // by rank
   std::vector<List> lists_;
-  MinHeap<std::pair<int32_t, int32_t>> ranks_;  // of the lists that wait or are read
+  int32_t last_rank_ = kNoMerge;
+  size_t last_list_ = 0;
+  MinHeap<std::pair<int32_t, size_t>> ranks_;  // of the lists that wait or are read
 };
 
 }  // namespace

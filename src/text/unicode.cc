@@ -17,7 +17,7 @@ constexpr uint32_t kCodePoints = 0x110000;
 constexpr uint32_t kBlock = 256;
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
-CharClass ClassOfLetter(char letter) {
+constexpr CharClass ClassOfLetter(char letter) {
   switch (letter) {
     case 'L':
       return CharClass::kLetter;
@@ -34,6 +34,16 @@ CharClass ClassOfLetter(char letter) {
     default:
       return CharClass::kOther;
   }
+}
+
+constexpr std::array<CharClass, 128> MakeAsciiClasses() {
+  std::array<CharClass, 128> classes{};
+  for (const UnicodeRun& run : kUnicodeRuns) {
+    for (uint32_t byte = run.first; byte < classes.size(); ++byte) {
+      classes[byte] = ClassOfLetter(run.char_class);
+    }
+  }
+  return classes;
 }
 
 // Blocks of 256 code points; equal blocks, which are most, are stored once.
@@ -102,7 +112,9 @@ Sequence ReadSequence(std::string_view bytes) {
 
 }  // namespace
 
-Character CharacterAt(std::string_view text, size_t position) {
+constexpr std::array<CharClass, 128> kAsciiClasses = MakeAsciiClasses();
+
+Character LongCharacterAt(std::string_view text, size_t position) {
   static const ClassTable& classes = Classes();
   const Sequence sequence = ReadSequence(text.substr(position, 4));
   if (!sequence.whole) return {kInvalidCodePoint, 1, CharClass::kOther};

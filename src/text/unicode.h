@@ -1,6 +1,7 @@
 // Characters as tokenizers see them: UTF-8 in and out, and the classes their splits ask for.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -30,8 +31,17 @@ struct Character {
 
 inline constexpr uint32_t kInvalidCodePoint = 0xFFFFFFFF;
 
+extern const std::array<CharClass, 128> kAsciiClasses;
+
+// As CharacterAt, for a byte that is not ASCII.
+Character LongCharacterAt(std::string_view text, size_t position);
+
 // The character that begins at byte `position` < text.size().
-Character CharacterAt(std::string_view text, size_t position);
+inline Character CharacterAt(std::string_view text, size_t position) {
+  const uint8_t byte = static_cast<uint8_t>(text[position]);
+  if (byte < 0x80) return {byte, 1, kAsciiClasses[byte]};
+  return LongCharacterAt(text, position);
+}
 
 // Appends the UTF-8 form of `code_point`, which is at most 0x10FFFF.
 void AppendUtf8(uint32_t code_point, std::string& out);
