@@ -232,7 +232,8 @@ template <int kX, int kRows>
 inline __attribute__((always_inline)) void Tile(const float* const* x, const float* panel,
                                                 const Block& block, float* sums, float* out,
                                                 int64_t out_stride) {
-  alignas(64) float lanes[kRows][kX < 4 ? 4 : kX][kLanes];
+  alignas(64) float lanes[kX * kRows * kLanes];
+  float* target = block.ends ? lanes : sums;
   const int64_t whole = block.columns / kLanes * kLanes;
   for (int64_t pass = 0; pass < kPasses; ++pass) {
     const int64_t offset = pass * kNative;
@@ -262,8 +263,7 @@ inline __attribute__((always_inline)) void Tile(const float* const* x, const flo
     }
     for (int i = 0; i < kX; ++i) {
       for (int r = 0; r < kRows; ++r) {
-        StoreNative(block.ends ? lanes[r][i] + offset : sums + (i * kRows + r) * kLanes + offset,
-                    acc[i][r]);
+        StoreNative(target + (i * kRows + r) * kLanes + offset, acc[i][r]);
       }
     }
   }
@@ -272,11 +272,13 @@ inline __attribute__((always_inline)) void Tile(const float* const* x, const flo
     if constexpr (kX % 4 == 0) {
       for (int i = 0; i < kX; i += 4) {
         float four[4];
-        Sum4(lanes[r][i], four);
+        Sum4(lanes + (i * kRows + r) * kLanes, kRows * kLanes, four);
         for (int k = 0; k < 4; ++k) out[(i + k) * out_stride + r] = four[k];
       }
     } else {
-      for (int i = 0; i < kX; ++i) out[i * out_stride + r] = Sum(Load(lanes[r][i]));
+      for (int i = 0; i < kX; ++i) {
+        out[i * out_stride + r] = Sum(Load(lanes + (i * kRows + r) * kLanes));
+      }
     }
   }
 }

@@ -22,7 +22,7 @@
 //   StoreI8(p, i)                        the low bytes
 //   LoadF16 LoadE4m3                     exact, subnormals included; NaN stays NaN
 //   Sum(f) MaxLane(f)                    lanes l and l+8, then 4, 2, 1 apart
-//   Sum4(p, out)                         Sum of each of four F32x16 in memory, aligned to 64
+//   Sum4(p, stride, out)                 Sum of four F32x16 in memory, aligned to 64; or Sum4(p, out)
 //   Native                               one register: kNative lanes, with LoadNative StoreNative
 //                                        FmaNative
 //   Prefetch(p)
@@ -54,6 +54,8 @@ static inline F32x16 Abs(F32x16 x) { return Float(And(Bits(x), BroadcastInt(0x7f
 static inline F32x16 Negate(F32x16 x) {
   return Float(Xor(Bits(x), BroadcastInt(static_cast<int32_t>(0x80000000u))));
 }
+
+static inline void Sum4(const float* p, float* out) { Sum4(p, kLanes, out); }
 
 static inline F32x16 LoadBf16(const uint16_t* p) { return Float(ShiftLeft<16>(LoadU16(p))); }
 // x holds bfloat16 values, as RoundToBf16 gives them.
@@ -87,6 +89,15 @@ static inline F32x16 RoundToBf16(F32x16 x) {
   const I32x16 quiet = And(nan, Or(bits, BroadcastInt(0x400000)));
   return Float(
       And(Or(AndNot(nan, rounded), quiet), BroadcastInt(static_cast<int32_t>(0xffff0000u))));
+}
+
+// The same for numbers, infinities, and the NaN that decoding and arithmetic give, whose low bits
+// are few enough not to carry over.
+static inline F32x16 RoundNumberToBf16(F32x16 x) {
+  const I32x16 bits = Bits(x);
+  const I32x16 odd = And(ShiftRight<16>(bits), BroadcastInt(1));
+  const I32x16 rounded = AddInt(bits, AddInt(odd, BroadcastInt(0x7fff)));
+  return Float(And(rounded, BroadcastInt(static_cast<int32_t>(0xffff0000u))));
 }
 
 // To the nearest whole number, ties to even, for |x| < 2^22; a result of zero is +0.

@@ -181,11 +181,11 @@ static inline float Sum(F32x16 x) {
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
-static inline void Sum4(const float* p, float* out) {
+static inline void Sum4(const float* p, int64_t stride, float* out) {
   __m128 four[4];
   for (int row = 0; row < 4; ++row) {
     const __m256 eight =
-        _mm256_add_ps(_mm256_load_ps(p + 16 * row), _mm256_load_ps(p + 16 * row + 8));
+        _mm256_add_ps(_mm256_load_ps(p + row * stride), _mm256_load_ps(p + row * stride + 8));
     four[row] = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   }
   const __m128 first = _mm_add_ps(_mm_movelh_ps(four[0], four[1]), _mm_movehl_ps(four[1], four[0]));

@@ -213,8 +213,8 @@ static inline float Sum(F32x16 x) {
   const F32x4 four = (x.v[0] + x.v[2]) + (x.v[1] + x.v[3]);
   return (four[0] + four[2]) + (four[1] + four[3]);
 }
-static inline void Sum4(const float* p, float* out) {
-  for (int row = 0; row < 4; ++row) out[row] = Sum(Load(p + 16 * row));
+static inline void Sum4(const float* p, int64_t stride, float* out) {
+  for (int row = 0; row < 4; ++row) out[row] = Sum(Load(p + row * stride));
 }
 static inline float MaxLane(F32x16 x) {
   F32x4 even = x.v[0] > x.v[2] ? x.v[0] : x.v[2];
