@@ -90,7 +90,7 @@ inline __attribute__((always_inline)) void ScoreTile(const AttendArgs& args, int
     float* scores = args.weights + head * kTileRows + row + r;
     if constexpr (kHeads == 4) {
       float dots[4];
-      Sum4(lanes[r][0], dots);
+      Sum4(lanes[r][0], kLanes, dots);
       for (int h = 0; h < 4; ++h) scores[h * kTileRows] = dots[h] * args.softmax_scale;
     } else {
       for (int h = 0; h < kHeads; ++h) {
