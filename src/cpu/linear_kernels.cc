@@ -20,8 +20,9 @@ int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // ---- Reading weights ----------------------------------------------------------------------------
-// A reader decodes sixteen weights of one row within one block of scales; readers are made for a
-// row at column 0, and Enter moves them to the block of a column.
+// A reader decodes sixteen weights of one row within one block of scales (kRun columns); Enter
+// moves it to the block of a column. kAtOnce is how many rows are read at once when x has one row:
+// enough for the work of decoding to hide the latency of one row's sum.
 
 template <bool kRound>
 F32x16 MaybeRound(F32x16 x) {
@@ -35,6 +36,7 @@ F32x16 MaybeRound(F32x16 x) {
 template <bool kRound>
 struct F32Reader {
   static constexpr int64_t kRun = INT64_MAX / 2;
+  static constexpr int kAtOnce = 4;
   const float* row;
   F32Reader() = default;
   F32Reader(const WeightArgs& w, int64_t r)
@@ -46,6 +48,7 @@ struct F32Reader {
 
 struct Bf16Reader {
   static constexpr int64_t kRun = INT64_MAX / 2;
+  static constexpr int kAtOnce = 4;
   const uint16_t* row;
   Bf16Reader() = default;
   Bf16Reader(const WeightArgs& w, int64_t r)
@@ -58,6 +61,7 @@ struct Bf16Reader {
 template <bool kRound>
 struct F16Reader {
   static constexpr int64_t kRun = INT64_MAX / 2;
+  static constexpr int kAtOnce = 4;
   const uint16_t* row;
   F16Reader() = default;
   F16Reader(const WeightArgs& w, int64_t r)
@@ -67,11 +71,10 @@ struct F16Reader {
   F32x16 At(int64_t c, int64_t n) const { return MaybeRound<kRound>(LoadF16Partial(row + c, n)); }
 };
 
-// E4M3 with scales. The factor 256 that the decoding leaves goes into the scale, which changes no
-// bit unless it overflows: kHuge is for scales where it might.
-template <bool kRound, bool kHuge>
+template <bool kRound>
 struct E4m3Reader {
   static constexpr int64_t kRun = kBlock;
+  static constexpr int kAtOnce = 2;
   const uint8_t* row;
   const float* scales;
   F32x16 scale;
@@ -81,38 +84,32 @@ struct E4m3Reader {
         scales(w.scale ? w.scale + r / kBlock * DivideUp(w.columns, kBlock) : nullptr) {}
   void Enter(int64_t c) {
     const float value = scales ? scales[c / kBlock] : 1.0f;
-    scale = Broadcast(kHuge ? value : 256.0f * value);
+    scale = Broadcast(value == value ? value : __builtin_nanf(""));
   }
   F32x16 Scaled(F32x16 x) const {
-    if constexpr (kHuge) x = Mul(x, Broadcast(256.0f));
-    return MaybeRound<kRound>(Mul(x, scale));
+    if constexpr (kRound) {
+      return RoundNumberToBf16(Mul(x, scale));
+    } else {
+      return Mul(x, scale);
+    }
   }
-  F32x16 At(int64_t c) const { return Scaled(LoadE4m3Over256(row + c)); }
-  F32x16 At(int64_t c, int64_t n) const {
-    uint8_t codes[16] = {};
-    memcpy(codes, row + c, static_cast<size_t>(n));
-    return Scaled(LoadE4m3Over256(codes));
-  }
+  F32x16 At(int64_t c) const { return Scaled(LoadE4m3(row + c)); }
+  F32x16 At(int64_t c, int64_t n) const { return Scaled(LoadE4m3Partial(row + c, n)); }
 };
 
-struct ScaleTraits {
-  bool huge = false;        // some scale is above 2^100, or no number
-  bool needs_round = true;  // some scale is no power of two: products have more than four bits
-};
-ScaleTraits TraitsOf(const WeightArgs& w, int64_t first_row, int64_t num_rows) {
-  ScaleTraits traits;
-  traits.needs_round = false;
-  if (!w.scale) return traits;
+// Whether a scale of these rows is no power of two: the products then have more bits than bfloat16.
+bool NeedsRounding(const WeightArgs& w, int64_t first_row, int64_t num_rows) {
+  if (!w.scale) return false;
   const int64_t blocks = DivideUp(w.columns, kBlock);
   const int64_t first = first_row / kBlock * blocks;
   const int64_t last = ((first_row + num_rows - 1) / kBlock + 1) * blocks;
+  uint32_t mantissas = 0;
   for (int64_t block = first; block < last; ++block) {
     uint32_t bits;
     memcpy(&bits, w.scale + block, sizeof(bits));
-    traits.huge |= (bits & 0x7fffffff) > 0x71800000;
-    traits.needs_round |= (bits & 0x7fffff) != 0;
+    mantissas |= bits & 0x7fffff;
   }
-  return traits;
+  return mantissas != 0;
 }
 
 // Calls action.template Run<Reader>() for the reader of these rows.
@@ -127,16 +124,10 @@ void WithReader(const WeightArgs& w, int64_t first_row, int64_t num_rows, const 
     case DType::kF16:
       return w.round ? action.template Run<F16Reader<true>>()
                      : action.template Run<F16Reader<false>>();
-    default: {
-      const ScaleTraits traits = TraitsOf(w, first_row, num_rows);
-      const bool round = w.round && traits.needs_round;
-      if (traits.huge) {
-        return round ? action.template Run<E4m3Reader<true, true>>()
-                     : action.template Run<E4m3Reader<false, true>>();
-      }
-      return round ? action.template Run<E4m3Reader<true, false>>()
-                   : action.template Run<E4m3Reader<false, false>>();
-    }
+    default:
+      return w.round && NeedsRounding(w, first_row, num_rows)
+                 ? action.template Run<E4m3Reader<true>>()
+                 : action.template Run<E4m3Reader<false>>();
   }
 }
 
@@ -374,13 +365,13 @@ struct Panel {
   void Run() const {
     switch (args.num_x) {
       case 1:
-        FewRows<Reader, 1, 4>(args);
+        FewRows<Reader, 1, Reader::kAtOnce>(args);
         break;
       case 2:
-        FewRows<Reader, 2, 2>(args);
+        FewRows<Reader, 2, Reader::kAtOnce / 2>(args);
         break;
       case 3:
-        FewRows<Reader, 3, 2>(args);
+        FewRows<Reader, 3, Reader::kAtOnce / 2>(args);
         break;
       case 4:
         FewRows<Reader, 4, 1>(args);

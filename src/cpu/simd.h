@@ -22,8 +22,9 @@
 //   StoreI8(p, i)                        the low bytes
 //   LoadF16 LoadE4m3                     exact, subnormals included; NaN stays NaN
 //   Sum(f) MaxLane(f)                    lanes l and l+8, then 4, 2, 1 apart
-//   Sum4(p, stride, out)                 Sum of four F32x16 in memory, aligned to 64; or Sum4(p, out)
-//   Native                               one register: kNative lanes, with LoadNative StoreNative
+//   Sum4(p, stride, out)                 Sum of four F32x16 in memory, aligned to 64; or Sum4(p,
+//   out) Native                               one register: kNative lanes, with LoadNative
+//   StoreNative
 //                                        FmaNative
 //   Prefetch(p)
 #pragma once

@@ -154,25 +154,36 @@ static inline void StoreI8(int8_t* p, I32x16 x) {
       _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
 
-static inline F32x16 HalfToFloat(__m256i halves) {
-  return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)),
-          _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
-}
 static inline F32x16 LoadF16(const uint16_t* p) {
   return {_mm256_cvtph_ps(Load16Bytes(p)), _mm256_cvtph_ps(Load16Bytes(p + 8))};
 }
-// E4M3 codes over 256: moved into the place of half-precision numbers, whose conversion knows
-// subnormals even where floats flush them.
-static inline F32x16 LoadE4m3Over256(const uint8_t* p) {
-  const __m256i codes = _mm256_cvtepu8_epi16(Load16Bytes(p));
-  const __m256i magnitude = _mm256_and_si256(codes, _mm256_set1_epi16(0x7f));
-  const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
-  const __m256i sign = _mm256_slli_epi16(_mm256_srli_epi16(codes, 7), 15);
-  const __m256i number = _mm256_or_si256(sign, _mm256_slli_epi16(magnitude, 7));
-  return HalfToFloat(_mm256_or_si256(number, _mm256_and_si256(nan, _mm256_set1_epi16(0x7e00))));
-}
+// By way of bfloat16, of which E4M3 is a part. Each code is doubled into both bytes of a word; the
+// words of codes 0-3 and 8-11 lie in the low half of the register, those of 4-7 and 12-15 in the
+// high half, where unpacking to floats brings them in order.
+//   normal     exponent bias 120 more, mantissa in place: 0x3c00 + magnitude * 16
+//   subnormal  a table of what to add to that; the index of other codes has its top bit set, which
+//              gives 0
 static inline F32x16 LoadE4m3(const uint8_t* p) {
-  return Mul(LoadE4m3Over256(p), Broadcast(256.0f));
+  const __m256i both = _mm256_broadcastsi128_si256(Load16Bytes(p));
+  const __m256i codes = _mm256_shuffle_epi8(
+      both, _mm256_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 8, 8, 9, 9, 10, 10, 11, 11,  //
+                             4, 4, 5, 5, 6, 6, 7, 7, 12, 12, 13, 13, 14, 14, 15, 15));
+  const __m256i doubled = _mm256_add_epi8(codes, codes);  // the sign falls off
+  const __m256i index = _mm256_adds_epu8(doubled, _mm256_set1_epi16(0x7170));
+  const __m256i correction = _mm256_shuffle_epi8(
+      _mm256_setr_epi16(-0x3c00, -0x110, -0xa0, -0x70, -0x40, -0x30, -0x20, -0x10,  //
+                        -0x3c00, -0x110, -0xa0, -0x70, -0x40, -0x30, -0x20, -0x10),
+      index);
+  const __m256i normal = _mm256_add_epi16(_mm256_maddubs_epi16(doubled, _mm256_set1_epi16(0x0008)),
+                                          _mm256_set1_epi16(0x3c00));
+  const __m256i nan = _mm256_and_si256(_mm256_cmpeq_epi8(doubled, _mm256_set1_epi16(-0x0102)),
+                                       _mm256_set1_epi16(0x7fc0));
+  const __m256i sign = _mm256_and_si256(codes, _mm256_set1_epi16(-0x8000));
+  const __m256i words =
+      _mm256_or_si256(_mm256_add_epi16(normal, correction), _mm256_or_si256(sign, nan));
+  const __m256i zero = _mm256_setzero_si256();
+  return {_mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, words)),
+          _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, words))};
 }
 
 static inline float Sum(F32x16 x) {

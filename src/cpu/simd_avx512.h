@@ -90,19 +90,16 @@ static inline void StoreI8(int8_t* p, I32x16 x) {
 }
 
 static inline F32x16 LoadF16(const uint16_t* p) { return {_mm512_cvtph_ps(Load32Bytes(p))}; }
-// E4M3 codes over 256: moved into the place of half-precision numbers, whose conversion knows
-// subnormals even where floats flush them.
-static inline F32x16 LoadE4m3Over256(const uint8_t* p) {
+// By way of half precision, of which E4M3 over 256 is a part: its conversion knows subnormals even
+// where floats flush them.
+static inline F32x16 LoadE4m3(const uint8_t* p) {
   const __m256i codes = _mm256_cvtepu8_epi16(Load16Bytes(p));
   const __m256i magnitude = _mm256_and_si256(codes, _mm256_set1_epi16(0x7f));
   const __mmask16 nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
   const __m256i sign = _mm256_slli_epi16(_mm256_srli_epi16(codes, 7), 15);
   const __m256i number = _mm256_or_si256(sign, _mm256_slli_epi16(magnitude, 7));
-  const __m256i quiet = _mm256_or_si256(number, _mm256_set1_epi16(0x7e00));
-  return {_mm512_cvtph_ps(_mm256_mask_blend_epi16(nan, number, quiet))};
-}
-static inline F32x16 LoadE4m3(const uint8_t* p) {
-  return Mul(LoadE4m3Over256(p), Broadcast(256.0f));
+  const __m256i quiet = _mm256_or_si256(sign, _mm256_set1_epi16(0x7e00));
+  return Mul({_mm512_cvtph_ps(_mm256_mask_blend_epi16(nan, number, quiet))}, Broadcast(256.0f));
 }
 
 static inline float Sum(F32x16 x) {

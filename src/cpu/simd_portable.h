@@ -205,10 +205,6 @@ static inline F32x16 LoadE4m3(const uint8_t* p) {
   const I32x16 nan = EqualInt(magnitude, BroadcastInt(0x7f));
   return Float(Or(number, And(nan, BroadcastInt(0x7fc00000))));
 }
-static inline F32x16 LoadE4m3Over256(const uint8_t* p) {
-  return Mul(LoadE4m3(p), Broadcast(0x1p-8f));
-}
-
 static inline float Sum(F32x16 x) {
   const F32x4 four = (x.v[0] + x.v[2]) + (x.v[1] + x.v[3]);
   return (four[0] + four[2]) + (four[1] + four[3]);

@@ -1,0 +1,150 @@
+// What the tests of CPU operations share: random tensors, backends of every kind that must agree,
+// and matrices read the plain way.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpu/cpu_backend.h"
+#include "tensor/half.h"
+
+namespace winnow::cpu {
+
+// Numbers in [-1, 1] that depend on the seed alone.
+inline std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
+  std::mt19937 bits(seed);
+  std::vector<float> values(count);
+  for (float& value : values) value = static_cast<float>(static_cast<int32_t>(bits())) * 0x1p-31f;
+  return values;
+}
+inline std::vector<float> RoundedToBf16(std::vector<float> values) {
+  for (float& value : values) value = RoundToBf16(value);
+  return values;
+}
+
+inline TensorView ViewOf(const std::vector<float>& values, Dims dims) {
+  EXPECT_EQ(static_cast<int64_t>(values.size()), dims.count());
+  return TensorView(values.data(), DType::kF32, dims);
+}
+inline TensorView ViewOf(const std::vector<int32_t>& values, Dims dims) {
+  EXPECT_EQ(static_cast<int64_t>(values.size()), dims.count());
+  return TensorView(values.data(), DType::kI32, dims);
+}
+
+inline bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+enum class Scales { kNone, kPowersOfTwo, kArbitrary, kHuge };
+
+// A stored matrix of random weights.
+class Matrix {
+ public:
+  Matrix() = default;
+  Matrix(DType type, int64_t rows, int64_t columns, uint32_t seed, Scales scales = Scales::kNone)
+      : type_(type), rows_(rows), columns_(columns), bytes_(rows * columns * SizeOf(type)) {
+    const std::vector<float> values = RandomFloats(rows * columns, seed);
+    for (int64_t i = 0; i < rows * columns; ++i) Put(i, values[i]);
+    if (scales == Scales::kNone) return;
+    scales_ = RandomFloats(Blocks(rows) * Blocks(columns), seed + 1);
+    for (float& scale : scales_) {
+      scale = std::fabs(scale) + 0.01f;
+      if (scales == Scales::kPowersOfTwo) scale = RoundUpToPowerOfTwo(scale);
+      if (scales == Scales::kHuge) scale *= 0x1p110f;
+    }
+  }
+
+  ScaledView view() const {
+    ScaledView view;
+    view.value = TensorView(bytes_.data(), type_, {rows_, columns_});
+    if (!scales_.empty()) {
+      view.scale = TensorView(scales_.data(), DType::kF32, {Blocks(rows_), Blocks(columns_)});
+    }
+    return view;
+  }
+  // What the element stands for, in the precision.
+  float At(int64_t row, int64_t column, bool round) const {
+    const int64_t i = row * columns_ + column;
+    float value = 0;
+    uint16_t half = 0;
+    if (type_ == DType::kF32) {
+      std::memcpy(&value, &bytes_[4 * i], 4);
+    } else if (type_ == DType::kF8E4M3) {
+      value = E4m3ToFloat(bytes_[i]);
+    } else {
+      std::memcpy(&half, &bytes_[2 * i], 2);
+      value = type_ == DType::kBF16 ? Bf16ToFloat(half) : F16ToFloat(half);
+    }
+    if (!scales_.empty()) value *= scales_[row / 128 * Blocks(columns_) + column / 128];
+    return round ? RoundToBf16(value) : value;
+  }
+  int64_t rows() const { return rows_; }
+  int64_t columns() const { return columns_; }
+
+ private:
+  static int64_t Blocks(int64_t extent) { return (extent + 127) / 128; }
+  void Put(int64_t i, float value) {
+    if (type_ == DType::kF32) {
+      std::memcpy(&bytes_[4 * i], &value, 4);
+    } else if (type_ == DType::kF8E4M3) {
+      bytes_[i] = FloatToE4m3(value * 400);
+    } else if (type_ == DType::kBF16) {
+      const uint16_t bits = FloatToBf16(value);
+      std::memcpy(&bytes_[2 * i], &bits, 2);
+    } else {
+      // Any finite half: sign, an exponent below 1, mantissa.
+      uint32_t bits;
+      std::memcpy(&bits, &value, 4);
+      const uint16_t half = static_cast<uint16_t>((bits >> 16 & 0x8000) | (bits >> 7 & 0x3bff));
+      std::memcpy(&bytes_[2 * i], &half, 2);
+    }
+  }
+
+  DType type_ = DType::kF32;
+  int64_t rows_ = 0;
+  int64_t columns_ = 0;
+  std::vector<uint8_t> bytes_;
+  std::vector<float> scales_;
+};
+
+// Every kind of stored matrix.
+struct Storage {
+  DType type;
+  Scales scales;
+};
+inline constexpr Storage kStorages[] = {
+    {DType::kF32, Scales::kNone},           {DType::kBF16, Scales::kNone},
+    {DType::kF16, Scales::kNone},           {DType::kF8E4M3, Scales::kNone},
+    {DType::kF8E4M3, Scales::kPowersOfTwo}, {DType::kF8E4M3, Scales::kArbitrary},
+};
+
+inline std::vector<InstructionSet> SupportedSets() {
+  std::vector<InstructionSet> sets;
+  for (InstructionSet set :
+       {InstructionSet::kPortable, InstructionSet::kAvx2, InstructionSet::kAvx512}) {
+    if (IsSupported(set)) sets.push_back(set);
+  }
+  return sets;
+}
+
+// Backends that must give equal bits: every instruction set of this machine, and 1, 2 and 3
+// threads.
+inline std::vector<std::unique_ptr<Backend>> EqualBackends(Precision precision) {
+  std::vector<std::unique_ptr<Backend>> backends;
+  for (InstructionSet set : SupportedSets()) {
+    for (int threads : {1, 2, 3}) {
+      if (threads != 1 && set != BestInstructionSet()) continue;
+      backends.push_back(CreateCpuBackend(
+          {.num_threads = threads, .precision = precision, .instruction_set = set}));
+    }
+  }
+  return backends;
+}
+
+}  // namespace winnow::cpu
