@@ -140,7 +140,7 @@ Result<std::vector<PythonJson>> ParseTools(std::string_view tools_json, bool all
 
 Result<PythonJson> ParseArguments(const ToolCall& call, std::string_view field) {
   WINNOW_ASSIGN(PythonJson arguments,
-                ParsePythonJson(call.arguments_json, fmt::format("{}.arguments", field)));
+                ParsePythonJson(call.arguments, fmt::format("{}.arguments", field)));
   if (arguments.kind != PythonJson::Kind::kObject) {
     return InvalidArgument(fmt::format("{}.arguments: expected a JSON object", field));
   }

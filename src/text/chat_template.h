@@ -14,14 +14,9 @@
 
 #include "text/tokenizer.h"
 #include "winnow/status.h"
+#include "winnow/types.h"
 
 namespace winnow {
-
-struct ToolCall {
-  std::string id;  // formats match results to calls by order; not rendered
-  std::string name;
-  std::string arguments_json;  // the text of a JSON object
-};
 
 struct ChatMessage {
   std::string role;  // system, user, assistant, tool; developer in V3.2 only

@@ -30,7 +30,7 @@ void RenderCalls(std::span<const ToolCall> calls, PromptBuilder& prompt) {
     prompt.Control("<｜tool▁call▁begin｜>");
     prompt.Text(call.name);
     prompt.Control("<｜tool▁sep｜>");
-    prompt.Text(call.arguments_json);
+    prompt.Text(call.arguments);
     prompt.Control("<｜tool▁call▁end｜>");
   }
   prompt.Control("<｜tool▁calls▁end｜>");
