@@ -46,6 +46,7 @@ int VerifyCases(const VerifyCommandOptions& options) {
       fmt::print("{}: FAILED, first at {}\n", report->name, report->first_failure);
       exit_code = std::max(exit_code, 1);
     }
+    if (!report->note.empty()) fmt::print("  note: {}\n", report->note);
     PrintStages(*report, options.verbose);
   }
   return exit_code;

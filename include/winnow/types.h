@@ -1,7 +1,8 @@
-// The choices of precision and attention that a user of Winnow makes, shared by all layers.
+// What users of Winnow choose and say, as far as all layers share it.
 #pragma once
 
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace winnow {
@@ -38,5 +39,12 @@ std::optional<Precision> ParsePrecision(std::string_view name);
 std::optional<LatentType> ParseLatentType(std::string_view name);
 std::optional<IndexKeyType> ParseIndexKeyType(std::string_view name);
 std::optional<AttentionMode> ParseAttentionMode(std::string_view name);
+
+// A call of a tool by an assistant. Formats match results to calls by order; ids are not rendered.
+struct ToolCall {
+  std::string id;
+  std::string name;
+  std::string arguments;  // the text of a JSON object
+};
 
 }  // namespace winnow

@@ -49,12 +49,6 @@ struct EngineOptions {
   Progress progress;  // may be empty
 };
 
-struct ToolCall {
-  std::string id;
-  std::string name;
-  std::string arguments;  // a JSON object, as text
-};
-
 struct Message {
   std::string role;  // "system", "developer", "user", "assistant" or "tool"
   std::string content;
@@ -222,6 +216,7 @@ struct VerifyReport {
   std::vector<VerifyStage> stages;
   bool passed = true;
   std::string first_failure;  // the first stage that deviates; empty when none does
+  std::string note;           // a known flaw of the reference that was followed to agree with it
 };
 
 // Runs a folder that holds a checkpoint, case.json and expected.safetensors (docs/verify.md) and

@@ -37,9 +37,11 @@ Status CheckOptions(const EngineOptions& options, const ModelConfig& config) {
 
 }  // namespace
 
-Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(const EngineOptions& options) {
+Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(
+    const EngineOptions& options, const std::function<void(ModelConfig&)>& adjust) {
   std::unique_ptr<ModelRunner> runner(new ModelRunner);
   WINNOW_ASSIGN(runner->config_, LoadModelConfig(options.model_dir));
+  if (adjust) adjust(runner->config_);
   WINNOW_TRY(CheckOptions(options, runner->config_));
   WINNOW_ASSIGN(runner->backend_, CreateBackend(options));
   WINNOW_ASSIGN(runner->weights_,

@@ -1,6 +1,7 @@
 // A loaded model with its cache, running one sequence: the engine's and Verify's common ground.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -19,7 +20,9 @@ enum class LogitRows { kNone, kLast, kAll };
 // Owned by one thread. Never moved, since its parts point to each other.
 class ModelRunner {
  public:
-  static Result<std::unique_ptr<ModelRunner>> Load(const EngineOptions& options);
+  // `adjust` (may be empty) may change what config.json says before anything is made of it.
+  static Result<std::unique_ptr<ModelRunner>> Load(
+      const EngineOptions& options, const std::function<void(ModelConfig&)>& adjust = {});
   ModelRunner(const ModelRunner&) = delete;
   ModelRunner& operator=(const ModelRunner&) = delete;
 

@@ -26,9 +26,7 @@ Result<std::vector<int32_t>> EncodeMessages(const Request& request, const Prepar
     chat.role = message.role;
     chat.content = message.content;
     if (!message.reasoning_content.empty()) chat.reasoning_content = message.reasoning_content;
-    for (const winnow::ToolCall& call : message.tool_calls) {
-      chat.tool_calls.push_back({call.id, call.name, call.arguments});
-    }
+    chat.tool_calls = message.tool_calls;
     messages.push_back(std::move(chat));
   }
   return context.chat_template->Encode(*context.tokenizer, messages, options);

@@ -27,6 +27,9 @@ struct RopeConfig {
   double attention_factor =
       0.0;               // multiplies cos and sin; 0: derived from mscale and mscale_all_dim
   bool truncate = true;  // round the correction range to whole dimensions
+  // Never from config.json: round each frequency to bfloat16, as a reference does whose buffers
+  // were cast with its weights (docs/verify.md).
+  bool bf16_frequencies = false;
 };
 
 // A layer of DSA owns an indexer, or attends to what the last layer with one has selected.

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "tensor/half.h"
+
 namespace winnow {
 namespace {
 
@@ -58,16 +60,15 @@ std::vector<float> RopeFrequencies(const RopeConfig& rope, int64_t rope_dim) {
   for (size_t pair = 0; pair < frequencies.size(); ++pair) {
     const float exponent = static_cast<float>(2 * pair) / static_cast<float>(rope_dim);
     const float period = static_cast<float>(std::pow(theta, static_cast<double>(exponent)));
-    const float kept = 1.0f / period;
-    if (!rope.yarn) {
-      frequencies[pair] = kept;
-      continue;
+    float frequency = 1.0f / period;
+    if (rope.yarn) {
+      const float stretched = 1.0f / (static_cast<float>(rope.factor) * period);
+      const float keep = 1.0f - ramp[pair];
+      const float stretched_part = stretched * (1.0f - keep);
+      const float kept_part = frequency * keep;
+      frequency = stretched_part + kept_part;
     }
-    const float stretched = 1.0f / (static_cast<float>(rope.factor) * period);
-    const float keep = 1.0f - ramp[pair];
-    const float stretched_part = stretched * (1.0f - keep);
-    const float kept_part = kept * keep;
-    frequencies[pair] = stretched_part + kept_part;
+    frequencies[pair] = rope.bf16_frequencies ? RoundToBf16(frequency) : frequency;
   }
   return frequencies;
 }
