@@ -1,8 +1,8 @@
 // Sparse attention's inner loops: cache rows to floats, one tile of rows for some heads, and the
 // joining of tiles.
 //
-// Scores  sixteen chains along the row, made in passes of one register's lanes, so that 4 heads by
-//         3 rows of accumulators, 3 rows and a head fill the 16 registers of AVX2.
+// Scores  sixteen chains along the row, made in passes of one register's lanes, so that 3 heads by
+//         4 rows of accumulators, 3 heads and a row fill the 16 registers of AVX2.
 // Output  6 heads by kVectors vectors of the latent stay in registers while the rows go by.
 // At C = 512, R = 64 a decoded tile is 144 KB: it lives in the second-level cache and serves all
 // heads.
@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kPasses = kLanes / kNative;
 constexpr int64_t kScaleBlock = 128;  // values of a latent that share a scale
 constexpr int kVectors = kNative == 16 ? 4 : 1;
+constexpr int kScoreHeads = kNative == 16 ? 6 : 3;
 
 // ---- Rows ---------------------------------------------------------------------------------------
 
@@ -66,64 +67,67 @@ void DecodeRow(LatentType type, const uint8_t* row, int64_t latent_dim, int64_t 
 
 // ---- Scores -------------------------------------------------------------------------------------
 
+// Rows [row, row + kRows) by heads [head, head + kHeads).
 template <int kHeads, int kRows>
 inline __attribute__((always_inline)) void ScoreTile(const AttendArgs& args, int64_t head,
                                                      int64_t row) {
-  alignas(64) float lanes[kRows][4][kLanes];
+  alignas(64) float lanes[kHeads][kRows][kLanes];
   const float* q = args.q + head * args.q_stride;
   const float* rows = args.rows + row * args.row_stride;
   for (int64_t pass = 0; pass < kPasses; ++pass) {
     Native sum[kHeads][kRows] = {};
     for (int64_t k = pass * kNative; k < args.row_stride; k += kLanes) {
-      Native here[kRows];
-      for (int r = 0; r < kRows; ++r) here[r] = LoadNative(rows + r * args.row_stride + k);
-      for (int h = 0; h < kHeads; ++h) {
-        const Native query = LoadNative(q + h * args.q_stride + k);
-        for (int r = 0; r < kRows; ++r) sum[h][r] = FmaNative(query, here[r], sum[h][r]);
+      Native query[kHeads];
+      for (int h = 0; h < kHeads; ++h) query[h] = LoadNative(q + h * args.q_stride + k);
+      for (int r = 0; r < kRows; ++r) {
+        const Native here = LoadNative(rows + r * args.row_stride + k);
+        for (int h = 0; h < kHeads; ++h) sum[h][r] = FmaNative(query[h], here, sum[h][r]);
       }
     }
     for (int h = 0; h < kHeads; ++h) {
-      for (int r = 0; r < kRows; ++r) StoreNative(lanes[r][h] + pass * kNative, sum[h][r]);
+      for (int r = 0; r < kRows; ++r) StoreNative(lanes[h][r] + pass * kNative, sum[h][r]);
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    float* scores = args.weights + head * kTileRows + row + r;
-    if constexpr (kHeads == 4) {
-      float dots[4];
-      Sum4(lanes[r][0], kLanes, dots);
-      for (int h = 0; h < 4; ++h) scores[h * kTileRows] = dots[h] * args.softmax_scale;
+  for (int h = 0; h < kHeads; ++h) {
+    float* scores = args.weights + (head + h) * kTileRows + row;
+    if constexpr (kRows == 4) {
+      Sum4(lanes[h][0], kLanes, scores);
     } else {
-      for (int h = 0; h < kHeads; ++h) {
-        scores[h * kTileRows] = Sum(Load(lanes[r][h])) * args.softmax_scale;
-      }
+      for (int r = 0; r < kRows; ++r) scores[r] = Sum(Load(lanes[h][r]));
     }
   }
 }
 
-template <int kRows>
-void ScoreHeads(const AttendArgs& args, int64_t row) {
-  int64_t head = 0;
-  for (; head + 4 <= args.num_heads; head += 4) ScoreTile<4, kRows>(args, head, row);
-  switch (args.num_heads - head) {
-    case 1:
-      return ScoreTile<1, kRows>(args, head, row);
-    case 2:
-      return ScoreTile<2, kRows>(args, head, row);
-    case 3:
-      return ScoreTile<3, kRows>(args, head, row);
-    default:
-      return;
+// Rows [row, last) by kHeads heads.
+template <int kHeads>
+void ScoreRows(const AttendArgs& args, int64_t head, int64_t row, int64_t last) {
+  for (; row + 4 <= last; row += 4) ScoreTile<kHeads, 4>(args, head, row);
+  for (; row < last; ++row) ScoreTile<kHeads, 1>(args, head, row);
+}
+
+// Eight rows of 576 floats stay in the first-level cache while the heads go by.
+void ScoreHeads(const AttendArgs& args) {
+  for (int64_t row = 0; row < args.num_rows; row += 8) {
+    const int64_t last = row + 8 < args.num_rows ? row + 8 : args.num_rows;
+    int64_t head = 0;
+    for (; head + kScoreHeads <= args.num_heads; head += kScoreHeads) {
+      ScoreRows<kScoreHeads>(args, head, row, last);
+    }
+    for (; head < args.num_heads; ++head) ScoreRows<1>(args, head, row, last);
   }
 }
 
 // ---- Softmax ------------------------------------------------------------------------------------
 
-// Scores of one head to weights e^(score - max); the lanes past the last row get weight 0.
+// Dots of one head to weights e^(score - max); the lanes past the last row get weight 0.
 void SoftmaxTile(const AttendArgs& args, int64_t head) {
   float* weights = args.weights + head * kTileRows;
-  const F32x16 lowest = Broadcast(-__builtin_inff());
+  const F32x16 scale = Broadcast(args.softmax_scale);
+  for (int64_t row = 0; row < args.num_rows; row += kLanes) {
+    Store(weights + row, Mul(Load(weights + row), scale));
+  }
   for (int64_t row = args.num_rows; row < kTileRows; ++row) weights[row] = -__builtin_inff();
-  F32x16 lanes = lowest;
+  F32x16 lanes = Broadcast(-__builtin_inff());
   for (int64_t row = 0; row < kTileRows; row += kLanes) lanes = Max(Load(weights + row), lanes);
   const float max = MaxLane(lanes);
   // With no score above -infinity all weights are 0.
@@ -142,25 +146,28 @@ void SoftmaxTile(const AttendArgs& args, int64_t head) {
 
 template <int kHeads, int kV>
 void MeanTile(const AttendArgs& args, int64_t head, int64_t column) {
+  // By value: the compiler takes vector stores for writes to anything.
   const float* weights = args.weights + head * kTileRows;
+  const float* rows = args.rows + column;
+  const int64_t row_stride = args.row_stride;
+  const int64_t out_stride = args.latent_dim;
+  float* out = args.out + head * out_stride + column;
   F32x16 sum[kHeads][kV];
   for (int h = 0; h < kHeads; ++h) {
     for (int v = 0; v < kV; ++v) sum[h][v] = Zero();
   }
-  for (int64_t row = 0; row < args.num_rows; ++row) {
+  for (int64_t left = args.num_rows; left > 0; --left) {
     F32x16 value[kV];
-    for (int v = 0; v < kV; ++v) {
-      value[v] = Load(args.rows + row * args.row_stride + column + v * kLanes);
-    }
+    for (int v = 0; v < kV; ++v) value[v] = Load(rows + v * kLanes);
     for (int h = 0; h < kHeads; ++h) {
-      const F32x16 weight = Broadcast(weights[h * kTileRows + row]);
+      const F32x16 weight = Broadcast(weights[h * kTileRows]);
       for (int v = 0; v < kV; ++v) sum[h][v] = Fma(weight, value[v], sum[h][v]);
     }
+    rows += row_stride;
+    ++weights;
   }
   for (int h = 0; h < kHeads; ++h) {
-    for (int v = 0; v < kV; ++v) {
-      Store(args.out + (head + h) * args.latent_dim + column + v * kLanes, sum[h][v]);
-    }
+    for (int v = 0; v < kV; ++v) Store(out + h * out_stride + v * kLanes, sum[h][v]);
   }
 }
 
@@ -185,9 +192,7 @@ void MeanColumn(const AttendArgs& args, int64_t column) {
 }
 
 void Attend(const AttendArgs& args) {
-  int64_t row = 0;
-  for (; row + 3 <= args.num_rows; row += 3) ScoreHeads<3>(args, row);
-  for (; row < args.num_rows; ++row) ScoreHeads<1>(args, row);
+  ScoreHeads(args);
   for (int64_t head = 0; head < args.num_heads; ++head) SoftmaxTile(args, head);
   int64_t column = 0;
   for (; column + kVectors * kLanes <= args.latent_dim; column += kVectors * kLanes) {
