@@ -37,6 +37,7 @@ template <bool kRound>
 struct F32Reader {
   static constexpr int64_t kRun = INT64_MAX / 2;
   static constexpr int kAtOnce = 4;
+  static constexpr int64_t kFewX = 8;
   const float* row;
   F32Reader() = default;
   F32Reader(const WeightArgs& w, int64_t r)
@@ -49,6 +50,7 @@ struct F32Reader {
 struct Bf16Reader {
   static constexpr int64_t kRun = INT64_MAX / 2;
   static constexpr int kAtOnce = 4;
+  static constexpr int64_t kFewX = 8;
   const uint16_t* row;
   Bf16Reader() = default;
   Bf16Reader(const WeightArgs& w, int64_t r)
@@ -62,6 +64,7 @@ template <bool kRound>
 struct F16Reader {
   static constexpr int64_t kRun = INT64_MAX / 2;
   static constexpr int kAtOnce = 4;
+  static constexpr int64_t kFewX = 8;
   const uint16_t* row;
   F16Reader() = default;
   F16Reader(const WeightArgs& w, int64_t r)
@@ -75,6 +78,7 @@ template <bool kRound>
 struct E4m3Reader {
   static constexpr int64_t kRun = kBlock;
   static constexpr int kAtOnce = 2;
+  static constexpr int64_t kFewX = 4;
   const uint8_t* row;
   const float* scales;
   F32x16 scale;
@@ -195,12 +199,31 @@ inline __attribute__((always_inline)) void FewTile(const PanelArgs& args, int64_
   }
 }
 
-template <typename Reader, int kX, int kRows>
+// kRows rows of the weight by all rows of x: of the latter four at a time, for which the weight
+// comes from memory once and then from the cache.
+template <typename Reader, int kRows>
+void FewRowsOfX(const PanelArgs& args, int64_t row) {
+  constexpr int kPair = kRows > 2 ? 2 : kRows;
+  int64_t m = 0;
+  for (; m + 4 <= args.num_x; m += 4) {
+    for (int r = 0; r < kRows; ++r) FewTile<Reader, 4, 1>(args, m, row + r);
+  }
+  const int64_t left = args.num_x - m;
+  if (left == 1) FewTile<Reader, 1, kRows>(args, m, row);
+  for (int r = 0; r < kRows && left > 1; r += kPair) {
+    left == 2 ? FewTile<Reader, 2, kPair>(args, m, row + r)
+              : FewTile<Reader, 3, kPair>(args, m, row + r);
+  }
+}
+
+template <typename Reader>
 void FewRows(const PanelArgs& args) {
   int64_t row = args.first_row;
   const int64_t last = args.first_row + args.num_rows;
-  for (; row + kRows <= last; row += kRows) FewTile<Reader, kX, kRows>(args, 0, row);
-  for (; row < last; ++row) FewTile<Reader, kX, 1>(args, 0, row);
+  for (; row + Reader::kAtOnce <= last; row += Reader::kAtOnce) {
+    FewRowsOfX<Reader, Reader::kAtOnce>(args, row);
+  }
+  for (; row < last; ++row) FewRowsOfX<Reader, 1>(args, row);
 }
 
 // ---- Many rows ----------------------------------------------------------------------------------
@@ -363,23 +386,7 @@ struct Panel {
   const PanelArgs& args;
   template <typename Reader>
   void Run() const {
-    switch (args.num_x) {
-      case 1:
-        FewRows<Reader, 1, Reader::kAtOnce>(args);
-        break;
-      case 2:
-        FewRows<Reader, 2, Reader::kAtOnce / 2>(args);
-        break;
-      case 3:
-        FewRows<Reader, 3, Reader::kAtOnce / 2>(args);
-        break;
-      case 4:
-        FewRows<Reader, 4, 1>(args);
-        break;
-      default:
-        ManyRows<Reader>(args);
-        break;
-    }
+    args.num_x <= Reader::kFewX ? FewRows<Reader>(args) : ManyRows<Reader>(args);
     Finish(args);
   }
 };

@@ -20,14 +20,15 @@ Result<std::vector<int32_t>> EncodeMessages(const Request& request, const Prepar
   ChatOptions options;
   options.thinking = request.thinking;
   options.tools_json = request.tools;
-  std::vector<ChatMessage> messages;
-  for (const Message& message : request.messages) {
-    ChatMessage chat;
-    chat.role = message.role;
-    chat.content = message.content;
-    if (!message.reasoning_content.empty()) chat.reasoning_content = message.reasoning_content;
-    chat.tool_calls = message.tool_calls;
-    messages.push_back(std::move(chat));
+  std::vector<ChatMessage> messages(request.messages.size());
+  for (size_t index = 0; index < messages.size(); ++index) {
+    const Message& message = request.messages[index];
+    messages[index].role = message.role;
+    messages[index].content = message.content;
+    if (!message.reasoning_content.empty()) {
+      messages[index].reasoning_content = message.reasoning_content;
+    }
+    messages[index].tool_calls = message.tool_calls;
   }
   return context.chat_template->Encode(*context.tokenizer, messages, options);
 }

@@ -188,9 +188,9 @@ StepCounts Transformer::Count(const Batch& batch) const {
   StepCounts counts;
   for (const int32_t position : batch.positions) {
     const int64_t context = int64_t{position} + 1;
+    counts.last_rows_read = sparse ? std::min(K, context) : context;
+    counts.attention_rows_read += counts.last_rows_read * config_->num_hidden_layers;
     counts.attention_rows_dense += context * config_->num_hidden_layers;
-    counts.attention_rows_read +=
-        (sparse ? std::min(K, context) : context) * config_->num_hidden_layers;
     if (sparse && context > K) counts.index_keys_scored += context * indexers;
   }
   return counts;

@@ -33,6 +33,17 @@ inline float F16ToFloat(uint16_t bits) {
   return sign ? -magnitude : magnitude;
 }
 
+// To the nearest half-precision number, ties to even; above 65,504 and its rounding range,
+// infinity.
+inline float RoundToF16(float value) {
+  const float magnitude = std::fabs(value);
+  if (!(magnitude < 65520.0f)) return std::isnan(value) ? value : std::copysign(INFINITY, value);
+  const int exponent =
+      std::max(-14, static_cast<int>(std::bit_cast<uint32_t>(magnitude) >> 23) - 127);
+  const float step = std::bit_cast<float>(static_cast<uint32_t>(exponent - 10 + 127) << 23);
+  return std::copysign(std::nearbyint(magnitude / step) * step, value);
+}
+
 // E4M3 as the checkpoints use it (E4M3FN): bias 7, no infinities, 0x7f and 0xff are NaN, largest
 // 448.
 inline float E4m3ToFloat(uint8_t bits) {

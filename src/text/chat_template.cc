@@ -126,7 +126,7 @@ Result<std::vector<PythonJson>> ParseTools(std::string_view tools_json, bool all
   }
   std::vector<PythonJson> functions;
   for (size_t index = 0; index < tools.members.size(); ++index) {
-    const PythonJson& tool = tools.members[index].second;
+    const PythonJson& tool = tools.members[index].value;
     const PythonJson* function = tool.Find("function");
     if (function == nullptr && allow_bare) function = &tool;
     if (function == nullptr || function->kind != PythonJson::Kind::kObject) {

@@ -2,6 +2,7 @@
 #include "text/python_json.h"
 
 #include <boost/json/basic_parser_impl.hpp>
+#include <utility>
 
 #include "base/check.h"
 #include "base/json.h"
@@ -109,7 +110,8 @@ class TreeBuilder {
   PythonJson& Add(Kind kind) {
     PythonJson* place = &root;
     if (!open_.empty()) {
-      place = &open_.back()->members.emplace_back(std::exchange(key_, {}), PythonJson()).second;
+      open_.back()->members.push_back({std::exchange(key_, {}), PythonJson()});
+      place = &open_.back()->members.back().value;
     }
     place->kind = kind;
     return *place;

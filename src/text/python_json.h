@@ -5,19 +5,20 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "winnow/status.h"
 
 namespace winnow {
 
+struct PythonMember;
+
 struct PythonJson {
   enum class Kind { kObject, kArray, kString, kOther };
 
   Kind kind = Kind::kOther;
   std::string text;  // a string's value; what json.dumps prints for a number, true, false or null
-  std::vector<std::pair<std::string, PythonJson>> members;  // in order; keys are empty in an array
+  std::vector<PythonMember> members;  // in order; keys are empty in an array
 
   // The member of an object, null if there is none.
   const PythonJson* Find(std::string_view key) const;
@@ -26,8 +27,13 @@ struct PythonJson {
   std::string Print() const;
 };
 
-// Parses with the limits of ParseJson (base/json.h), what breaks them is kInvalidArgument. `what` names
-// the text in errors.
+struct PythonMember {
+  std::string key;
+  PythonJson value;
+};
+
+// Parses with the limits of ParseJson (base/json.h), what breaks them is kInvalidArgument. `what`
+// names the text in errors.
 Result<PythonJson> ParsePythonJson(std::string_view text, std::string_view what);
 
 }  // namespace winnow
