@@ -2,6 +2,8 @@
 // for bit.
 #include "dsa/lightning_indexer.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "tensor/half.h"
@@ -18,28 +20,45 @@ float Dot(const float* q, const float* key, int64_t size) {
   return sum;
 }
 
-// The largest magnitude in `x`, or NaN when one of its values is NaN or infinite.
+// The largest magnitude in `x`, or NaN when one of its values is NaN or infinite. Bits of
+// magnitudes are ordered as the magnitudes are.
 float FiniteMax(const float* x, int64_t size) {
-  float max = 0;
+  int32_t max = 0;
   for (int64_t j = 0; j < size; ++j) {
-    if (!std::isfinite(x[j])) return NAN;
-    max = std::fmax(max, std::fabs(x[j]));
+    max = std::max(max, std::bit_cast<int32_t>(x[j]) & 0x7fffffff);
   }
-  return max;
+  return max < 0x7f800000 ? std::bit_cast<float>(max) : NAN;
+}
+
+// To the nearest whole number of steps, ties to even, for a power of two `step` and fewer than 2^22
+// of them: the sum's last place is the step.
+float RoundToSteps(float x, float step) {
+  const float big = 0x1.8p23f * step;
+  return (x + big) - big;
+}
+
+// The nearest E4M3 number to x, |x| <= 448: steps of 2^-9 below 2^-6, an eighth of the power of two
+// above.
+float RoundToE4m3(float x) {
+  const int32_t exponent = std::bit_cast<int32_t>(x) & 0x7f800000;
+  const float power = std::bit_cast<float>(std::max(exponent, 121 << 23));
+  return std::copysign(RoundToSteps(std::fabs(x), power / 8), x);
 }
 
 float QuantizeE4m3(float* x, int64_t size, float max) {
-  const float scale = RoundUpToPowerOfTwo(std::fmax(max, 1e-4f) * (1.0f / 448));
-  for (int64_t j = 0; j < size; ++j) x[j] = E4m3ToFloat(FloatToE4m3(x[j] / scale));
+  const float scale = RoundUpToPowerOfTwo(std::max(max, 1e-4f) * (1.0f / 448));
+  for (int64_t j = 0; j < size; ++j) {
+    x[j] = RoundToE4m3(std::min(std::max(x[j] / scale, -448.0f), 448.0f));
+  }
   return scale;
 }
 
 float QuantizeInt8(float* x, int64_t size, float max) {
   const float scale = max / 127;
+  // No codes without a scale: a vector of zeros, or one so small that its scale is flushed to 0.
+  const float divisor = scale > 0 ? scale : INFINITY;
   for (int64_t j = 0; j < size; ++j) {
-    // No code without a scale: a vector of zeros, or one so small that its scale is flushed to 0.
-    const float code = scale > 0 ? std::nearbyint(x[j] / scale) : 0.0f;
-    x[j] = std::fmin(std::fmax(code, -127.0f), 127.0f);
+    x[j] = RoundToSteps(std::min(std::max(x[j] / divisor, -127.0f), 127.0f), 1);
   }
   return scale;
 }

@@ -3,6 +3,7 @@
 #include "cpu/dsa/caches.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -62,6 +63,16 @@ float FormIndexVector(IndexKeyType type, const RopeTable& rope, int64_t position
   return dsa::QuantizeIndexVector(type, x, index_dim);
 }
 
+// The code of an E4M3 number: its bits, rebased, or below 2^-6 its steps of 2^-9.
+uint8_t E4m3Code(float number) {
+  const uint32_t bits = std::bit_cast<uint32_t>(number);
+  const uint32_t magnitude = bits & 0x7fffffff;
+  const uint32_t normal = (magnitude >> 20) - (120 << 3);
+  const uint32_t steps =
+      static_cast<uint32_t>(static_cast<int32_t>(std::bit_cast<float>(magnitude) * 512));
+  return static_cast<uint8_t>((bits >> 24 & 0x80) | (magnitude < (121 << 23) ? steps : normal));
+}
+
 void StoreIndexKey(const IndexCacheView& cache, int64_t slot, const float* x, float scale) {
   const int64_t page = slot / cache.page_size;
   const int64_t offset = slot % cache.page_size;
@@ -76,7 +87,7 @@ void StoreIndexKey(const IndexCacheView& cache, int64_t slot, const float* x, fl
         reinterpret_cast<uint16_t*>(codes)[at] = FloatToBf16(x[j]);
         break;
       case IndexKeyType::kE4m3:
-        codes[at] = FloatToE4m3(x[j]);
+        codes[at] = E4m3Code(x[j]);
         break;
       case IndexKeyType::kInt8:
         reinterpret_cast<int8_t*>(codes)[at] = static_cast<int8_t>(x[j]);
@@ -100,7 +111,7 @@ void StoreFp8(float* x, int64_t latent_dim, uint8_t* row) {
   for (int64_t first = 0; first < latent_dim; first += 128) {
     const int64_t size = std::min<int64_t>(128, latent_dim - first);
     const float scale = dsa::QuantizeIndexVector(IndexKeyType::kE4m3, x + first, size);
-    for (int64_t k = first; k < first + size; ++k) row[k] = FloatToE4m3(x[k]);
+    for (int64_t k = first; k < first + size; ++k) row[k] = E4m3Code(x[k]);
     std::memcpy(scales + first / 128 * sizeof(scale), &scale, sizeof(scale));
   }
 }
