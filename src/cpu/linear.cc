@@ -16,7 +16,8 @@ ProductSplit SplitProduct(int num_threads, int64_t num_x, int64_t rows, int64_t 
   if (num_x <= kFewX) {
     constexpr int64_t kWorthwhile = 16 << 10;  // bytes: a microsecond of memory bandwidth
     const int64_t bytes = rows * columns * bytes_per_weight;
-    split.rows = SplitInto(rows, std::clamp<int64_t>(bytes / kWorthwhile, 1, 8 * num_threads), 4);
+    split.rows = SplitInto(rows, std::clamp<int64_t>(bytes / kWorthwhile, 1, 8 * num_threads),
+                           num_x == 1 ? 4 : kPanelRows);
     split.x = {num_x, 1};
     return split;
   }

@@ -62,8 +62,8 @@ inline constexpr int64_t kPanelRows = 24;
 inline constexpr int64_t kPanelColumns = 768;
 inline constexpr int64_t kPanelX = 128;
 inline constexpr int64_t kLinearScratch = kPanelRows * kPanelColumns + kPanelX * kPanelRows * 16;
-// Up to this many rows of x, weights are decoded in registers as they come from memory.
-inline constexpr int64_t kFewX = 4;
+// Up to this many rows of x, reading the weights is what a product costs, not the arithmetic.
+inline constexpr int64_t kFewX = 8;
 
 struct LinearKernels {
   void (*run_panel)(const PanelArgs& args);

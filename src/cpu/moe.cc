@@ -288,7 +288,7 @@ void Moe(CpuContext& context, const MoeArgs& args) {
     GateUp(context, args, GroupOf(args, work, e), piece - work.pieces[e], thread);
   });
 
-  const int64_t unit = work.tokens <= kFewX ? 8 : kPanelRows;
+  const int64_t unit = work.tokens == 1 ? 8 : kPanelRows;
   const Split columns = SplitInto(size, work.tokens <= kFewX ? 8 * threads : size, unit);
   context.ForEach(columns.count, [&](int64_t piece, int thread) {
     const int64_t first = columns.begin(piece);
