@@ -28,6 +28,7 @@ struct ScoreArgs {
   int64_t scores_stride = 0;
 };
 inline constexpr int64_t kMaxDotKeys = 64;
+inline constexpr int64_t kFewDotRows = 6;  // num_tokens * index_heads that fit in one tile
 
 // A score and its position as one number: the better candidate of two is the larger. The upper half
 // orders floats, the lower half is the complement of the position.
@@ -38,6 +39,10 @@ struct LightningIndexerKernels {
   void (*decode_keys)(IndexKeyType type, const uint8_t* page, int64_t index_dim, int64_t page_size,
                       int64_t first_key, int64_t num_groups, float* keys);
   void (*score)(const ScoreArgs& args);
+  // The same for args.num_groups groups of the page from first_key on, decoded in registers as they
+  // are used: for rows that fit in one tile, where a key is used once. args.keys is ignored.
+  void (*score_page)(IndexKeyType type, const uint8_t* page, int64_t page_size, int64_t first_key,
+                     const ScoreArgs& args);
   // Appends to `out` the candidates among `num_scores` scores, which are those of the positions
   // from first_position on: all but NaN, or with a threshold those greater. `out` has room for all.
   // Returns how many were appended.

@@ -235,21 +235,29 @@ void Selector::ScoreRun(const Block& block, int64_t first_key, int64_t num_keys,
   const int64_t offset = first_key % page_size;
   const int64_t num_groups = (num_keys + kKeyGroup - 1) / kKeyGroup;
   const float* scales = IndexScales(args_.cache, page);
-  kernels_.decode_keys(args_.cache.type, IndexPage(args_.cache, page), index_dim_, page_size,
-                       offset, num_groups, work.keys);
+  ScoreArgs run = {.index_heads = index_heads_,
+                   .index_dim = index_dim_,
+                   .keys = work.keys,
+                   .key_scale = scales ? scales + offset : kOnes.data(),
+                   .num_groups = num_groups,
+                   .dots = work.dots,
+                   .scores_stride = kMaxRun};
+  const bool few = block.num_tokens * index_heads_ <= kFewDotRows;
+  if (!few) {
+    kernels_.decode_keys(args_.cache.type, IndexPage(args_.cache, page), index_dim_, page_size,
+                         offset, num_groups, work.keys);
+  }
   for (int64_t index = 0; index < block.num_tokens; index += GroupTokens()) {
     const int64_t token = block.first_token + index;
-    kernels_.score({.q = args_.q.As<float>() + token * index_heads_ * index_dim_,
-                    .weights = args_.weights.As<float>() + token * index_heads_,
-                    .num_tokens = std::min(GroupTokens(), block.num_tokens - index),
-                    .index_heads = index_heads_,
-                    .index_dim = index_dim_,
-                    .keys = work.keys,
-                    .key_scale = scales ? scales + offset : kOnes.data(),
-                    .num_groups = num_groups,
-                    .dots = work.dots,
-                    .scores = work.scores + index * kMaxRun,
-                    .scores_stride = kMaxRun});
+    run.q = args_.q.As<float>() + token * index_heads_ * index_dim_;
+    run.weights = args_.weights.As<float>() + token * index_heads_;
+    run.num_tokens = std::min(GroupTokens(), block.num_tokens - index);
+    run.scores = work.scores + index * kMaxRun;
+    if (few) {
+      kernels_.score_page(args_.cache.type, IndexPage(args_.cache, page), page_size, offset, run);
+    } else {
+      kernels_.score(run);
+    }
   }
   for (int64_t index = 0; index < block.num_tokens; ++index) {
     const int64_t visible = std::min(num_keys, Candidates(block.first_token + index) - first_key);

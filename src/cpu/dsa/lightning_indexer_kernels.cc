@@ -47,16 +47,33 @@ void DecodeKeys(IndexKeyType type, const uint8_t* page, int64_t index_dim, int64
 
 // ---- Scores -------------------------------------------------------------------------------------
 
+// Where a tile's keys come from: At(v, j) is dimension j of group v.
+struct DecodedKeys {
+  const float* keys;
+  int64_t index_dim;
+  DecodedKeys From(int64_t group) const {
+    return {keys + group * index_dim * kKeyGroup, index_dim};
+  }
+  F32x16 At(int64_t v, int64_t j) const { return Load(keys + (v * index_dim + j) * kKeyGroup); }
+};
+template <typename Code, F32x16 (*kLoad)(const Code*)>
+struct PageKeys {
+  const Code* codes;
+  int64_t page_size;
+  PageKeys From(int64_t group) const { return {codes + group * kKeyGroup, page_size}; }
+  F32x16 At(int64_t v, int64_t j) const { return kLoad(codes + j * page_size + v * kKeyGroup); }
+};
+
 // dots[r, v] = q[r] · keys of group v, for kR rows and kV groups.
-template <int kR, int kV>
-void DotTile(const float* q, const float* keys, int64_t index_dim, float* dots) {
+template <int kR, int kV, typename Keys>
+void DotTile(const float* q, const Keys& keys, int64_t index_dim, float* dots) {
   F32x16 sum[kR][kV];
   for (int r = 0; r < kR; ++r) {
     for (int v = 0; v < kV; ++v) sum[r][v] = Zero();
   }
   for (int64_t j = 0; j < index_dim; ++j) {
     F32x16 key[kV];
-    for (int v = 0; v < kV; ++v) key[v] = Load(keys + (v * index_dim + j) * kKeyGroup);
+    for (int v = 0; v < kV; ++v) key[v] = keys.At(v, j);
     for (int r = 0; r < kR; ++r) {
       const F32x16 here = Broadcast(q[r * index_dim + j]);
       for (int v = 0; v < kV; ++v) sum[r][v] = Fma(here, key[v], sum[r][v]);
@@ -67,8 +84,8 @@ void DotTile(const float* q, const float* keys, int64_t index_dim, float* dots) 
   }
 }
 
-template <int kV>
-void DotRows(const float* q, int64_t num_rows, const float* keys, int64_t index_dim, float* dots) {
+template <int kV, typename Keys>
+void DotRows(const float* q, int64_t num_rows, const Keys& keys, int64_t index_dim, float* dots) {
   int64_t row = 0;
   for (; row + kRows <= num_rows; row += kRows) {
     DotTile<kRows, kV>(q + row * index_dim, keys, index_dim, dots + row * kV * kKeyGroup);
@@ -107,10 +124,10 @@ F32x16 AddHeads(const float* dots, const float* weights, int64_t index_heads) {
   return Add(Add(chain[0], chain[1]), Add(chain[2], chain[3]));
 }
 
-template <int kV>
-void ScoreGroups(const ScoreArgs& args, int64_t group) {
-  DotRows<kV>(args.q, args.num_tokens * args.index_heads,
-              args.keys + group * args.index_dim * kKeyGroup, args.index_dim, args.dots);
+template <int kV, typename Keys>
+void ScoreGroups(const ScoreArgs& args, const Keys& keys, int64_t group) {
+  DotRows<kV>(args.q, args.num_tokens * args.index_heads, keys.From(group), args.index_dim,
+              args.dots);
   for (int64_t token = 0; token < args.num_tokens; ++token) {
     const float* dots = args.dots + token * args.index_heads * kV * kKeyGroup;
     const float* weights = args.weights + token * args.index_heads;
@@ -123,12 +140,35 @@ void ScoreGroups(const ScoreArgs& args, int64_t group) {
   }
 }
 
-void Score(const ScoreArgs& args) {
+template <typename Keys>
+void ScoreKeys(const ScoreArgs& args, const Keys& keys) {
   int64_t group = 0;
   for (; group + kVectors <= args.num_groups; group += kVectors) {
-    ScoreGroups<kVectors>(args, group);
+    ScoreGroups<kVectors>(args, keys, group);
   }
-  for (; group < args.num_groups; ++group) ScoreGroups<1>(args, group);
+  for (; group < args.num_groups; ++group) ScoreGroups<1>(args, keys, group);
+}
+
+void Score(const ScoreArgs& args) { ScoreKeys(args, DecodedKeys{args.keys, args.index_dim}); }
+
+template <typename Code, F32x16 (*kLoad)(const Code*)>
+void ScoreCodes(const uint8_t* page, int64_t page_size, int64_t first_key, const ScoreArgs& args) {
+  const Code* codes = reinterpret_cast<const Code*>(page) + first_key;
+  ScoreKeys(args, PageKeys<Code, kLoad>{codes, page_size});
+}
+
+void ScorePage(IndexKeyType type, const uint8_t* page, int64_t page_size, int64_t first_key,
+               const ScoreArgs& args) {
+  switch (type) {
+    case IndexKeyType::kF32:
+      return ScoreCodes<float, Load>(page, page_size, first_key, args);
+    case IndexKeyType::kBf16:
+      return ScoreCodes<uint16_t, LoadBf16>(page, page_size, first_key, args);
+    case IndexKeyType::kE4m3:
+      return ScoreCodes<uint8_t, LoadE4m3>(page, page_size, first_key, args);
+    case IndexKeyType::kInt8:
+      return ScoreCodes<int8_t, LoadI8AsFloat>(page, page_size, first_key, args);
+  }
 }
 
 // ---- The sieve ----------------------------------------------------------------------------------
@@ -159,6 +199,7 @@ int64_t Filter(const float* scores, int64_t num_scores, int32_t first_position,
 
 }  // namespace
 
-extern const LightningIndexerKernels kLightningIndexerKernels = {DecodeKeys, Score, Filter};
+extern const LightningIndexerKernels kLightningIndexerKernels = {DecodeKeys, Score, ScorePage,
+                                                                 Filter};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL
