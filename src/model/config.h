@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tensor/dtype.h"
 #include "winnow/status.h"
 
 namespace winnow {
@@ -27,9 +28,9 @@ struct RopeConfig {
   double attention_factor =
       0.0;               // multiplies cos and sin; 0: derived from mscale and mscale_all_dim
   bool truncate = true;  // round the correction range to whole dimensions
-  // Never from config.json: round each frequency to bfloat16, as a reference does whose buffers
-  // were cast with its weights (docs/verify.md).
-  bool bf16_frequencies = false;
+  // Never from config.json: round each frequency to kBF16 or kF16, as a reference does whose
+  // buffers were cast with its weights (docs/verify.md).
+  DType frequency_type = DType::kF32;
 };
 
 // A layer of DSA owns an indexer, or attends to what the last layer with one has selected.

@@ -68,7 +68,9 @@ std::vector<float> RopeFrequencies(const RopeConfig& rope, int64_t rope_dim) {
       const float kept_part = frequency * keep;
       frequency = stretched_part + kept_part;
     }
-    frequencies[pair] = rope.bf16_frequencies ? RoundToBf16(frequency) : frequency;
+    if (rope.frequency_type == DType::kBF16) frequency = RoundToBf16(frequency);
+    if (rope.frequency_type == DType::kF16) frequency = RoundToF16(frequency);
+    frequencies[pair] = frequency;
   }
   return frequencies;
 }
