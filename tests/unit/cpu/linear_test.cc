@@ -13,10 +13,10 @@ struct Shape {
 };
 // Every extent meets an awkward partner: one row, remainders of tiles, panels and registers, ragged
 // blocks of scales, several blocks of columns.
-constexpr Shape kShapes[] = {{1, 1, 1},     {2, 7, 15},    {3, 16, 16},    {5, 129, 17},
-                             {33, 16, 127}, {1, 129, 128}, {2, 129, 129},  {4, 26, 576},
-                             {5, 25, 1000}, {33, 50, 130}, {1, 300, 1000}, {131, 27, 1540},
-                             {4, 5, 2000},  {6, 24, 768},  {7, 23, 769},   {33, 7, 1}};
+constexpr Shape kShapes[] = {
+    {1, 1, 1},     {2, 7, 15},   {3, 16, 16},   {5, 129, 17},  {33, 16, 127},  {1, 129, 128},
+    {2, 129, 129}, {4, 26, 576}, {5, 25, 1000}, {33, 50, 130}, {1, 300, 1000}, {131, 27, 1540},
+    {4, 5, 2000},  {6, 24, 768}, {7, 23, 769},  {33, 7, 1},    {8, 9, 40}};
 
 // 16 chains of fused multiply-adds, added 8, 4, 2, 1 apart: what linear_kernels.h promises.
 template <typename GetX, typename GetWeight>
