@@ -1,0 +1,204 @@
+// The command line as a person uses it: what it prints where, and how it ends.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "base/json.h"
+
+namespace winnow {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kRoot = WINNOW_SOURCE_DIR;
+const std::string kNano = kRoot + "/models/winnow-nano";
+const std::string kSmall = kRoot + "/tests/golden/v32-groups-f32";
+
+struct Ended {
+  int code = -1;
+  std::string out;
+  std::string err;
+};
+
+std::string Slurp(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+class Cli : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) / ("winnow_cli_" + std::to_string(getpid()));
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::string Path(const std::string& name) const { return (folder_ / name).string(); }
+
+  std::string Write(const std::string& name, const std::string& text) const {
+    std::ofstream(Path(name), std::ios::binary) << text;
+    return Path(name);
+  }
+
+  // Runs `winnow ARGUMENTS` with `input` on standard input.
+  Ended Winnow(const std::string& arguments, const std::string& input = "") const {
+    const std::string in = Write("stdin", input);
+    const std::string command = std::string(WINNOW_BINARY) + " " + arguments + " <" + in + " >" +
+                                Path("stdout") + " 2>" + Path("stderr");
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, Slurp(Path("stdout")),
+            Slurp(Path("stderr"))};
+  }
+
+  fs::path folder_;
+};
+
+// The first 1,300 tokens of the example, with a fact in them.
+std::string ShortDocument() {
+  std::istringstream lines(Slurp(kRoot + "/examples/zenda.txt"));
+  std::string text;
+  std::string line;
+  for (int number = 0; number < 60 && std::getline(lines, line); ++number) text += line + "\n";
+  return text;
+}
+
+TEST_F(Cli, AnswersAQuestionAboutADocument) {
+  const std::string document = Write("document.txt", ShortDocument());
+  const Ended run = Winnow("generate " + kNano + " --chat --temperature 0 --prompt-file " +
+                           document + " --prompt 'What is the door code of the Dublin library?'");
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.out, "70316\n");
+  EXPECT_NE(run.err.find("the last token read 256 of "), std::string::npos) << run.err;
+  EXPECT_NE(run.err.find("dense attention would have read"), std::string::npos);
+}
+
+TEST_F(Cli, PrintsOneJsonObject) {
+  const Ended run = Winnow("generate " + kNano +
+                           " --prompt 'Once upon a time' --max-tokens 4 --temperature 0 --json "
+                           "--logprobs 2");
+  ASSERT_EQ(run.code, 0) << run.err;
+  const auto value = ParseJson(run.out, "output");
+  ASSERT_TRUE(value.ok()) << value.status().ToString();
+  const json::object& object = value->as_object();
+  EXPECT_EQ(object.at("token_ids").as_array().size(), 4u);
+  EXPECT_EQ(object.at("logprobs").as_array().size(), 4u);
+  EXPECT_EQ(object.at("finish_reason").as_string(), "length");
+  EXPECT_EQ(object.at("receipt").as_object().at("completion_tokens").as_int64(), 4);
+}
+
+TEST_F(Cli, ReadsThePromptFromStandardInput) {
+  const std::string flags = " --max-tokens 5 --temperature 0 --quiet";
+  const Ended piped = Winnow("generate " + kNano + flags, "Once upon a time");
+  const Ended given = Winnow("generate " + kNano + flags + " --prompt 'Once upon a time'");
+  EXPECT_EQ(piped.code, 0);
+  EXPECT_EQ(piped.out, given.out);
+  EXPECT_EQ(piped.err, "");
+}
+
+TEST_F(Cli, ChatsInSeveralTurnsFromOneCache) {
+  const std::string document = Write("document.txt", ShortDocument());
+  const Ended run = Winnow("chat " + kNano + " --temperature 0 --document " + document,
+                           "What is the door code of the Dublin library?\n"
+                           "Tell me the door code of the Dublin library.\n/quit\n");
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.out, "70316\n70316\n");
+  // The second turn pays for its own words only.
+  const size_t second = run.err.rfind(" new tokens of context");
+  ASSERT_NE(second, std::string::npos);
+  const size_t start = run.err.rfind('[', second) + 1;
+  EXPECT_LT(std::stoi(run.err.substr(start, second - start)), 60) << run.err;
+}
+
+TEST_F(Cli, InspectsAModel) {
+  const Ended run = Winnow("inspect " + kNano + " --context 32768");
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_NE(run.out.find("deepseek_v32"), std::string::npos);
+  EXPECT_NE(run.out.find("scores and candidates of the selection"), std::string::npos);
+  const Ended json = Winnow("inspect " + kNano + " --json");
+  EXPECT_TRUE(ParseJson(json.out, "output").ok());
+}
+
+TEST_F(Cli, WritesLogits) {
+  const std::string tokens = Write("ids.json", "[1, 2, 3, 4, 5]");
+  const Ended run = Winnow("logits " + kSmall + " --tokens " + tokens + " --selection --out " +
+                           Path("out.safetensors"));
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_GT(fs::file_size(Path("out.safetensors")), 5u * 4u);
+  EXPECT_FALSE(fs::exists(Path("out.safetensors.partial")));
+}
+
+TEST_F(Cli, VerifiesCases) {
+  const Ended good = Winnow("verify " + kSmall);
+  EXPECT_EQ(good.code, 0);
+  EXPECT_NE(good.out.find("v32-groups-f32: ok"), std::string::npos) << good.out;
+  const Ended bad = Winnow("verify --attention dense " + kSmall);
+  EXPECT_EQ(bad.code, 1);
+  EXPECT_NE(bad.out.find("FAILED, first at layer 0 selection"), std::string::npos) << bad.out;
+}
+
+struct Mistake {
+  const char* arguments;
+  int code;
+  const char* says;
+};
+
+TEST_F(Cli, SaysWhatIsWrong) {
+  const std::string words = Write("words.json", "[\"one\"]");
+  const Mistake mistakes[] = {
+      {"", 2, "subcommand"},
+      {"generate", 2, "MODEL"},
+      {"generate /nowhere --prompt x", 2, "config.json"},
+      {"generate MODEL --prompt x --temperature -1", 2, "temperature: -1"},
+      {"generate MODEL --prompt x --max-tokens 0", 2, "max_tokens: 0"},
+      {"generate MODEL --prompt x --kv-cache f64", 2, "f64"},
+      {"generate MODEL --prompt x --context 99999999", 2, "max_context: 99999999"},
+      {"generate MODEL --prompt-file /nowhere.txt", 2, "/nowhere.txt"},
+      {"generate MODEL --quiet", 2, "prompt: it is empty"},
+      {"logits MODEL --tokens WORDS --out /dev/null/x", 2, "element 0 is not a token id"},
+      {"verify MODEL", 2, "expected.safetensors"},
+  };
+  for (const Mistake& mistake : mistakes) {
+    std::string arguments = mistake.arguments;
+    for (const auto& [name, value] : {std::pair{std::string("MODEL"), kNano}, {"WORDS", words}}) {
+      const size_t place = arguments.find(name);
+      if (place != std::string::npos) arguments.replace(place, name.size(), value);
+    }
+    const Ended run = Winnow(arguments);
+    EXPECT_EQ(run.code, mistake.code) << mistake.arguments << "\n" << run.err;
+    EXPECT_NE((run.err + run.out).find(mistake.says), std::string::npos)
+        << mistake.arguments << "\n"
+        << run.err;
+  }
+}
+
+TEST_F(Cli, RefusesADamagedModelByName) {
+  for (const auto& entry : fs::directory_iterator(kSmall)) {
+    fs::copy(entry.path(), folder_ / entry.path().filename());
+  }
+  const std::string shard = Path("model.safetensors");
+  fs::permissions(shard, fs::perms::owner_all);
+  fs::resize_file(shard, fs::file_size(shard) - 1);
+  const Ended run = Winnow("generate " + folder_.string() + " --prompt x");
+  EXPECT_EQ(run.code, 3) << run.err;
+  EXPECT_NE(run.err.find("model.safetensors"), std::string::npos) << run.err;
+}
+
+TEST_F(Cli, TeachesWithHelp) {
+  for (const char* command :
+       {"", "generate", "chat", "inspect", "logits", "verify", "bench context"}) {
+    const Ended run = Winnow(std::string(command) + " --help");
+    EXPECT_EQ(run.code, 0) << command;
+    EXPECT_GT(run.out.size(), 300u) << command;
+  }
+}
+
+}  // namespace
+}  // namespace winnow
