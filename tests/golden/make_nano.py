@@ -8,6 +8,9 @@ format. There are no weights here: "model" in case.json leads to them.
 """
 import json
 import os
+import sys
+
+sys.dont_write_bytecode = True  # every folder here is a case
 
 import tokenizers
 import torch
