@@ -2,7 +2,7 @@
 """Compares Winnow's tokenizer with Hugging Face tokenizers, token by token and character by character.
 
     compare_tokenizer.py texts OUT FILE...          writes texts to compare, the FILEs and generated ones
-    compare_tokenizer TOKENIZER_JSON <OUT >ANSWERS  what Winnow makes of them
+    compare_tokenizer TOKENIZER_JSON <OUT >ANSWERS  what Winnow makes of them (a target of that name)
     compare_tokenizer.py check TOKENIZER_JSON OUT ANSWERS
 
 `check` needs the Python package tokenizers. Generated texts: every code point alone and in several
