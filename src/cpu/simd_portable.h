@@ -39,11 +39,11 @@ static inline F32x16 Load(const float* p) {
 static inline void Store(float* p, F32x16 x) { memcpy(p, &x, sizeof(x)); }
 static inline F32x16 LoadPartial(const float* p, int64_t n) {
   F32x16 result = Zero();
-  memcpy(&result, p, static_cast<size_t>(n) * sizeof(float));
+  if (n > 0) memcpy(&result, p, static_cast<size_t>(n) * sizeof(float));
   return result;
 }
 static inline void StorePartial(float* p, F32x16 x, int64_t n) {
-  memcpy(p, &x, static_cast<size_t>(n) * sizeof(float));
+  if (n > 0) memcpy(p, &x, static_cast<size_t>(n) * sizeof(float));
 }
 
 static inline F32x16 Add(F32x16 a, F32x16 b) { WINNOW_EACH(F32x16, a.v[i] + b.v[i]); }
