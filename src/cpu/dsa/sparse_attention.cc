@@ -147,7 +147,6 @@ void Attender::Run() {
     ForEachGroup([&](const Group& group) { AttendInWaves(group); });
     return;
   }
-  // Shared memory holds a few floats at the least, so that no group is a null pointer.
   Group* groups = reinterpret_cast<Group*>(
       context_.scratch.Shared<uint8_t>(num_groups * static_cast<int64_t>(sizeof(Group))));
   Group* next = groups;
