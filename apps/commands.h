@@ -11,6 +11,7 @@ void AddGenerate(CLI::App& app, int* exit_code);
 void AddChat(CLI::App& app, int* exit_code);
 void AddInspect(CLI::App& app, int* exit_code);
 void AddLogits(CLI::App& app, int* exit_code);
+void AddTokenize(CLI::App& app, int* exit_code);
 void AddVerify(CLI::App& app, int* exit_code);
 void AddBench(CLI::App& app, int* exit_code);
 

@@ -7,7 +7,7 @@ int main(int argc, char** argv) {
       "shows\n"
       "what each answer read of its context, and what dense attention would have read.\n\n"
       "A first answer, about a document of more than 20,000 tokens:\n"
-      "  winnow generate models/winnow-nano --chat --prompt-file examples/harbor.txt \\\n"
+      "  winnow generate models/winnow-nano --chat --prompt-file examples/zenda.txt \\\n"
       "      --prompt \"What is the access code of the Lisbon harbor?\"\n\n"
       "Answers go to standard output, everything else to standard error. Exit codes: 0 success,\n"
       "1 Winnow failed, 2 a wrong argument or a missing file, 3 a model that is damaged or not\n"
@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   winnow::apps::AddChat(app, &exit_code);
   winnow::apps::AddInspect(app, &exit_code);
   winnow::apps::AddLogits(app, &exit_code);
+  winnow::apps::AddTokenize(app, &exit_code);
   winnow::apps::AddVerify(app, &exit_code);
   winnow::apps::AddBench(app, &exit_code);
   app.failure_message(CLI::FailureMessage::simple);
