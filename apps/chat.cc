@@ -21,7 +21,7 @@ struct ChatCommandOptions {
   std::string system;
 };
 
-double Rate(int64_t tokens, double seconds) {
+double TokensPerSecond(int64_t tokens, double seconds) {
   return seconds > 0.0 ? static_cast<double>(tokens) / seconds : 0.0;
 }
 
@@ -32,9 +32,9 @@ void PrintTurn(const Receipt& r) {
       "\n[{} new tokens of context at {:.0f} tokens/s, {} answered at {:.0f} tokens/s; read {} of "
       "{} rows]\n",
       Grouped(r.prompt_tokens - r.cached_tokens),
-      Rate(r.prompt_tokens - r.cached_tokens, r.prefill_seconds), Grouped(r.completion_tokens),
-      Rate(r.completion_tokens, r.decode_seconds), Grouped(r.last_rows_read),
-      Grouped(r.last_rows_dense));
+      TokensPerSecond(r.prompt_tokens - r.cached_tokens, r.prefill_seconds),
+      Grouped(r.completion_tokens), TokensPerSecond(r.completion_tokens, r.decode_seconds),
+      Grouped(r.last_rows_read), Grouped(r.last_rows_dense));
 }
 
 // Runs one turn; the answer goes to standard output and into `answer`.
