@@ -64,6 +64,7 @@ struct Engine::State {
   // Fixed after Load; read by any thread.
   std::optional<Tokenizer> tokenizer;
   std::optional<ChatTemplate> chat_template;
+  Status chat_error;  // why there is no chat_template; plain prompts work without
   GenerationConfig generation;
   ModelInfo info;
 
@@ -86,7 +87,12 @@ Status Engine::State::LoadText(const std::string& model_dir) {
   if (!Exists(path)) return OkStatus();
   WINNOW_ASSIGN(tokenizer, Tokenizer::Load(path));
   const ModelConfig& config = runner->config();
-  WINNOW_ASSIGN(chat_template, ChatTemplate::Load(model_dir, config.model_type, *tokenizer));
+  auto loaded = ChatTemplate::Load(model_dir, config.model_type, *tokenizer);
+  if (loaded.ok()) {
+    chat_template = std::move(*loaded);
+  } else {
+    chat_error = loaded.error();
+  }
   return OkStatus();
 }
 
@@ -153,6 +159,7 @@ Result<Stream> Engine::Submit(const Request& request) {
       .generation = state.generation,
       .tokenizer = state.tokenizer ? &*state.tokenizer : nullptr,
       .chat_template = state.chat_template ? &*state.chat_template : nullptr,
+      .chat_error = state.chat_error,
       .max_context = state.info.max_context};
   WINNOW_ASSIGN(GenerationTask task, PrepareGeneration(request, context));
   auto stream = std::make_shared<StreamState>();

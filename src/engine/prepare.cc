@@ -16,6 +16,7 @@ Status NoTokenizer() {
 }
 
 Result<std::vector<int32_t>> EncodeMessages(const Request& request, const PrepareContext& context) {
+  if (!context.chat_error.ok()) return context.chat_error;
   if (context.chat_template == nullptr) return NoTokenizer();
   ChatOptions options;
   options.thinking = request.thinking;

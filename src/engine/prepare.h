@@ -11,7 +11,8 @@ struct PrepareContext {
   const ModelConfig& config;
   const GenerationConfig& generation;
   const Tokenizer* tokenizer;         // null: the model folder has no tokenizer.json
-  const ChatTemplate* chat_template;  // null: likewise
+  const ChatTemplate* chat_template;  // null: likewise, or `chat_error` says why
+  Status chat_error;
   int64_t max_context;
 };
 
