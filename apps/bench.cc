@@ -54,9 +54,8 @@ Result<Measurement> Measure(Engine& engine, std::vector<int32_t> prompt, int64_t
   }
   if (finish == FinishReason::kCancelled) return Status(StatusCode::kCancelled, "interrupted");
   // The first token comes from the prompt's last step: one token fewer was decoded.
-  return Measurement{
-      static_cast<double>(receipt.prompt_tokens - receipt.cached_tokens) / receipt.prefill_seconds,
-      static_cast<double>(receipt.completion_tokens - 1) / receipt.decode_seconds};
+  return Measurement{static_cast<double>(receipt.computed_tokens) / receipt.prefill_seconds,
+                     static_cast<double>(receipt.completion_tokens - 1) / receipt.decode_seconds};
 }
 
 struct Contender {

@@ -31,8 +31,7 @@ void PrintTurn(const Receipt& r) {
       stderr,
       "\n[{} new tokens of context at {:.0f} tokens/s, {} answered at {:.0f} tokens/s; read {} of "
       "{} rows]\n",
-      Grouped(r.prompt_tokens - r.cached_tokens),
-      TokensPerSecond(r.prompt_tokens - r.cached_tokens, r.prefill_seconds),
+      Grouped(r.computed_tokens), TokensPerSecond(r.computed_tokens, r.prefill_seconds),
       Grouped(r.completion_tokens), TokensPerSecond(r.completion_tokens, r.decode_seconds),
       Grouped(r.last_rows_read), Grouped(r.last_rows_dense));
 }
@@ -44,6 +43,7 @@ Status Turn(Engine& engine, const Request& request, std::string* answer) {
   ProgressBar bar("reading");
   CancelOnInterrupt interrupt(*stream);
   Receipt receipt;
+  FinishReason finish = FinishReason::kNone;
   for (;;) {
     auto next = stream->Next();
     if (!next.ok()) return next.error();
@@ -57,8 +57,10 @@ Status Turn(Engine& engine, const Request& request, std::string* answer) {
     *answer += chunk.text;
     std::cout << chunk.text << std::flush;
     receipt = chunk.receipt;
+    finish = chunk.finish;
   }
   std::cout << std::endl;
+  if (finish == FinishReason::kCancelled) return Status(StatusCode::kCancelled, "interrupted");
   PrintTurn(receipt);
   return OkStatus();
 }

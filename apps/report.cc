@@ -18,11 +18,10 @@ double Percent(int64_t part, int64_t whole) {
 }  // namespace
 
 std::string ReceiptText(const Receipt& r) {
-  const int64_t computed = r.prompt_tokens - r.cached_tokens;
   std::string text = fmt::format("prompt   {} tokens", Grouped(r.prompt_tokens));
   if (r.cached_tokens > 0) text += fmt::format(", {} of them cached", Grouped(r.cached_tokens));
   text += fmt::format(", {:.1f} s ({:.0f} tokens/s)\n", r.prefill_seconds,
-                      Rate(computed, r.prefill_seconds));
+                      Rate(r.computed_tokens, r.prefill_seconds));
   text +=
       fmt::format("answer   {} tokens, {:.2f} s ({:.0f} tokens/s)\n", Grouped(r.completion_tokens),
                   r.decode_seconds, Rate(r.completion_tokens, r.decode_seconds));
@@ -39,6 +38,7 @@ std::string ReceiptText(const Receipt& r) {
 json::object ReceiptJson(const Receipt& r) {
   return {{"prompt_tokens", r.prompt_tokens},
           {"cached_tokens", r.cached_tokens},
+          {"computed_tokens", r.computed_tokens},
           {"completion_tokens", r.completion_tokens},
           {"attention_rows_read", r.attention_rows_read},
           {"attention_rows_dense", r.attention_rows_dense},

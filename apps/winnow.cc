@@ -1,4 +1,6 @@
 // The command line of Winnow.
+#include <cstdio>
+
 #include "commands.h"
 
 int main(int argc, char** argv) {
@@ -29,6 +31,10 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    std::fputs("winnow: standard output: it could not be written\n", stderr);
+    return exit_code == 0 ? 1 : exit_code;
   }
   return exit_code;
 }

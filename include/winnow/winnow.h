@@ -102,7 +102,8 @@ struct TokenDetail {
 // What a request cost, and what dense attention would have read. Rows are counted over all layers.
 struct Receipt {
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;  // of the prompt, found in the cache of the request before
+  int64_t cached_tokens = 0;    // of the prompt, found in the cache of the request before
+  int64_t computed_tokens = 0;  // of the prompt, run through the model; all others unless cancelled
   int64_t completion_tokens = 0;
   int64_t attention_rows_read = 0;   // latent rows that attention gathered
   int64_t attention_rows_dense = 0;  // latent rows that dense attention gathers for the same tokens

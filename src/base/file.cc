@@ -88,8 +88,9 @@ Status OpenError(const std::string& path) {
   return NotFound(fmt::format("{}: {}", path, std::strerror(error)));
 }
 
+// O_NONBLOCK: opening a pipe without a writer must fail, not wait.
 Status OpenRegular(const std::string& path, FileDescriptor* file, int64_t* size) {
-  file->fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  file->fd = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
   if (file->fd < 0) return OpenError(path);
   struct stat info;
   if (fstat(file->fd, &info) != 0) return OpenError(path);

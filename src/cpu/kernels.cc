@@ -21,11 +21,11 @@ const char* InstructionSetName(InstructionSet set) {
 bool IsSupported(InstructionSet set) {
   if (set == InstructionSet::kPortable) return true;
 #if defined(__x86_64__)
-  // The kernels of a level may use all of x86-64-v3 or x86-64-v4.
+  // The kernels of a level may use all of x86-64-v3 or x86-64-v4. F16C and LZCNT came before AVX2
+  // to every processor that has it; not every compiler can ask for them.
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
-                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt");
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   if (set == InstructionSet::kAvx2) return avx2;
   return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&

@@ -118,7 +118,13 @@ void Engine::State::Track(const std::shared_ptr<StreamState>& stream) {
 
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Engine::Engine(Engine&&) noexcept = default;
-Engine& Engine::operator=(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&& other) noexcept {
+  if (this != &other) {
+    const Engine old(std::move(state_));  // ends its streams as a destroyed engine does
+    state_ = std::move(other.state_);
+  }
+  return *this;
+}
 
 Engine::~Engine() {
   if (!state_) return;

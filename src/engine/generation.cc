@@ -67,6 +67,7 @@ Status Generation::Prefill() {
                   runner_.Step(prompt.subspan(done, count),
                                last ? LogitRows::kLast : LogitRows::kNone, logits_.data()));
     done += count;
+    receipt_.computed_tokens += static_cast<int64_t>(count);
     Add(counts, static_cast<int64_t>(done) - 1);
     receipt_.prefill_seconds = SecondsSince(start);
     stream_->Put(NewChunk());

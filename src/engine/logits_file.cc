@@ -91,6 +91,9 @@ std::vector<SafetensorsWriter::Announced> Announce(const ModelConfig& config, in
 Status WriteLogitsFile(const LogitsRequest& request, ModelRunner& runner,
                        const Progress& progress) {
   WINNOW_TRY(CheckTokens(request.token_ids, runner));
+  if (request.selection && runner.attention() == AttentionMode::kDense) {
+    return InvalidArgument("selection: dense attention selects nothing, expected sparse attention");
+  }
   const ModelConfig& config = runner.config();
   const std::span<const int32_t> tokens = request.token_ids;
   const int64_t total = static_cast<int64_t>(tokens.size());

@@ -47,6 +47,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(
   WINNOW_ASSIGN(runner->weights_,
                 Weights::Load(options.model_dir, &runner->config_, options.progress));
   runner->chunk_ = options.chunk;
+  runner->attention_ = options.attention;
   WINNOW_TRY(runner->CreateCache(options));
 
   TransformerOptions transformer;

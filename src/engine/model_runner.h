@@ -32,6 +32,7 @@ class ModelRunner {
   int64_t max_context() const { return max_context_; }
   int64_t cache_bytes() const { return cache_.bytes(); }
   int64_t chunk() const { return chunk_; }
+  AttentionMode attention() const { return attention_; }
   // Tokens whose rows are in the cache.
   int64_t cached_tokens() const { return static_cast<int64_t>(resident_.size()); }
 
@@ -55,6 +56,7 @@ class ModelRunner {
   std::unique_ptr<Transformer> transformer_;
   int64_t max_context_ = 0;
   int64_t chunk_ = 0;
+  AttentionMode attention_ = AttentionMode::kSparse;
   std::vector<int32_t> pages_;     // of the one sequence, in order
   std::vector<int32_t> resident_;  // the tokens whose rows are in the cache
 };

@@ -1,9 +1,11 @@
 // Writing safetensors files: header first, then the data, then the final name.
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <unordered_set>
 
@@ -13,6 +15,27 @@
 #include "model/safetensors.h"
 
 namespace winnow {
+
+namespace {
+
+// Where a file written under `path` ends up: through symbolic links, and never in the place of
+// anything that is no regular file.
+Status ResolveTarget(const std::string& path, std::string* target) {
+  *target = path;
+  struct stat info;
+  if (path.empty()) return InvalidArgument("output: the path is empty, expected a file");
+  if (stat(path.c_str(), &info) != 0) return OkStatus();
+  if (!S_ISREG(info.st_mode)) {
+    return InvalidArgument(path + ": it exists and is no regular file, expected a file to write");
+  }
+  if (char* resolved = realpath(path.c_str(), nullptr)) {
+    *target = resolved;
+    std::free(resolved);
+  }
+  return OkStatus();
+}
+
+}  // namespace
 
 struct SafetensorsWriter::State {
   std::string path;
@@ -99,9 +122,9 @@ Result<SafetensorsWriter> SafetensorsWriter::Create(
     state->begins.push_back(bytes);
   }
   const std::string header = HeaderText(tensors, state->begins, metadata);
-  state->path = path;
-  const std::string partial = path + ".partial";
-  state->fd = open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  WINNOW_TRY(ResolveTarget(path, &state->path));
+  const std::string partial = fmt::format("{}.{}.partial", state->path, getpid());
+  state->fd = open(partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (state->fd < 0) {
     return NotFound(fmt::format("{}: {}, expected a writable file", partial, std::strerror(errno)));
   }

@@ -371,12 +371,12 @@ int64_t LayerOf(std::string_view name) {
 
 // Layers of multi-token prediction follow the model's own. transformers drops their count from
 // config.json but not always their tensors, so one such layer is recognised without being
-// announced: by eh_proj, which no other layer has.
+// announced. All of them must have eh_proj, which no other layer has: otherwise a config.json that
+// says a layer too few would load half a model.
 bool IsPredictionLayer(const TensorDirectory& directory, const ModelConfig& config, int64_t layer) {
   const int64_t past = layer - config.num_hidden_layers;
   if (past < 0) return false;
-  if (past < config.num_nextn_predict_layers) return true;
-  return past == 0 &&
+  return past < std::max<int64_t>(config.num_nextn_predict_layers, 1) &&
          directory.Find(fmt::format("model.layers.{}.eh_proj.weight", layer)) != nullptr;
 }
 

@@ -1,5 +1,6 @@
 // The command line as a person uses it: what it prints where, and how it ends.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -152,6 +153,9 @@ struct Mistake {
 
 TEST_F(Cli, SaysWhatIsWrong) {
   const std::string words = Write("words.json", "[\"one\"]");
+  const std::string ids = Write("ids.json", "[1, 2, 3]");
+  fs::create_directories(Path("fifo"));
+  ASSERT_EQ(mkfifo(Path("fifo/config.json").c_str(), 0600), 0);
   const Mistake mistakes[] = {
       {"", 2, "subcommand"},
       {"generate", 2, "MODEL"},
@@ -163,11 +167,18 @@ TEST_F(Cli, SaysWhatIsWrong) {
       {"generate MODEL --prompt-file /nowhere.txt", 2, "/nowhere.txt"},
       {"generate MODEL --quiet", 2, "prompt: it is empty"},
       {"logits MODEL --tokens WORDS --out /dev/null/x", 2, "element 0 is not a token id"},
+      {"logits MODEL --tokens IDS --out /dev/null", 2, "no regular file"},
+      {"logits MODEL --tokens IDS --out /tmp", 2, "no regular file"},
+      {"logits MODEL --tokens IDS --out X --selection --attention dense", 2, "dense attention"},
+      {"inspect FIFO", 2, "not a regular file"},
       {"verify MODEL", 2, "expected.safetensors"},
   };
   for (const Mistake& mistake : mistakes) {
     std::string arguments = mistake.arguments;
-    for (const auto& [name, value] : {std::pair{std::string("MODEL"), kNano}, {"WORDS", words}}) {
+    for (const auto& [name, value] : {std::pair{std::string("MODEL"), kNano},
+                                      {"WORDS", words},
+                                      {"IDS", ids},
+                                      {"FIFO", Path("fifo")}}) {
       const size_t place = arguments.find(name);
       if (place != std::string::npos) arguments.replace(place, name.size(), value);
     }
@@ -177,6 +188,14 @@ TEST_F(Cli, SaysWhatIsWrong) {
         << mistake.arguments << "\n"
         << run.err;
   }
+}
+
+TEST_F(Cli, SaysWhenItsOutputCannotBeWritten) {
+  const std::string command =
+      std::string(WINNOW_BINARY) + " inspect " + kNano + " >/dev/full 2>" + Path("stderr");
+  const int status = std::system(command.c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  EXPECT_NE(Slurp(Path("stderr")).find("could not be written"), std::string::npos);
 }
 
 TEST_F(Cli, RefusesADamagedModelByName) {

@@ -173,6 +173,18 @@ TEST(Engine, TellsOpenStreamsThatItGoesAway) {
   }
 }
 
+TEST(Engine, EndsTheStreamsOfAnEngineThatIsReplaced) {
+  Engine engine = LoadModel(kSmall);
+  Stream running = engine.Submit(Continue(Tokens(50), 3000)).value();
+  Stream waiting = engine.Submit(Continue(Tokens(50), 3000)).value();
+  engine = LoadModel(kSmall);
+  while (running.Next().value()) {
+  }
+  auto next = waiting.Next();
+  while (next.ok() && *next) next = waiting.Next();
+  EXPECT_EQ(RunToEnd(engine, Continue(Tokens(50), 2)).tokens.size(), 2u);
+}
+
 TEST(Engine, RunsRequestsInTheirOrder) {
   Engine engine = LoadModel(kSmall);
   Stream first = engine.Submit(Continue(Tokens(30), 5)).value();
