@@ -54,7 +54,8 @@ struct SafetensorsWriter::State {
   Status Error(const char* action) const {
     const int error = errno;
     std::string message = fmt::format("{}: {}: {}", partial, action, std::strerror(error));
-    if (error == ENOSPC || error == EDQUOT) return ResourceExhausted(std::move(message));
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG)
+      return ResourceExhausted(std::move(message));
     return Unavailable(std::move(message));
   }
 

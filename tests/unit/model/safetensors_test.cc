@@ -2,6 +2,8 @@
 #include "model/safetensors.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <limits>
@@ -311,7 +313,8 @@ TEST(SafetensorsWriter, LeavesNothingBehindWhenItDoesNotFinish) {
     Result<SafetensorsWriter> writer =
         SafetensorsWriter::Create(path, {{"a", DType::kF32, {2}}}, {});
     ASSERT_TRUE(writer.ok());
-    EXPECT_TRUE(std::filesystem::exists(path + ".partial"));
+    EXPECT_FALSE(std::filesystem::exists(path));
+    EXPECT_FALSE(std::filesystem::is_empty(folder.path()));
   }
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
@@ -324,11 +327,23 @@ TEST(SafetensorsWriter, ReportsPlacesItCannotWriteTo) {
 TEST(SafetensorsWriter, ReportsAFullDisk) {
   const TestFolder folder;
   const std::string path = folder.path() + "/out.safetensors";
-  std::error_code error;
-  std::filesystem::create_symlink("/dev/full", path + ".partial", error);
-  if (error || !std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
+  // A limit on the size of files stands for the full disk: no byte can be written under it.
+  rlimit saved;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &saved), 0);
+  const auto handler = signal(SIGXFSZ, SIG_IGN);
+  const rlimit none = {0, saved.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
   const Status status = SafetensorsWriter::Create(path, {{"a", DType::kF32, {2}}}, {}).status();
+  setrlimit(RLIMIT_FSIZE, &saved);
+  signal(SIGXFSZ, handler);
   EXPECT_EQ(status.code(), StatusCode::kResourceExhausted) << status.message();
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(SafetensorsWriter, ReplacesNothingButRegularFiles) {
+  const Status status = SafetensorsWriter::Create("/dev/null", {}, {}).status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << status.message();
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
 }
 
 }  // namespace

@@ -301,12 +301,16 @@ TEST(Weights, PassOverMultiTokenPredictionLayers) {
   EXPECT_TRUE(Load(folder, tensors, Config()).ok());
   EXPECT_TRUE(Load(folder, tensors, Config(R"(,"num_nextn_predict_layers": 1)")).ok());
   tensors["model.layers.3.enorm.weight"] = F32({3});
+  tensors["model.layers.3.eh_proj.weight"] = F32({3, 3});
   EXPECT_TRUE(Load(folder, tensors, Config(R"(,"num_nextn_predict_layers": 2)")).ok());
   ExpectRefused(tensors, Config(), StatusCode::kCorrupt, "model.layers.3.enorm.weight");
   tensors.erase("model.layers.3.enorm.weight");
-  // An unannounced further layer without the mark of one is a config that is too short.
+  tensors.erase("model.layers.3.eh_proj.weight");
+  // A further layer without the mark of one is a config that is too short, announced or not.
   tensors.erase("model.layers.2.eh_proj.weight");
   ExpectRefused(tensors, Config(), StatusCode::kCorrupt, "model.layers.2.self_attn.q_a_proj");
+  ExpectRefused(tensors, Config(R"(,"num_nextn_predict_layers": 1)"), StatusCode::kCorrupt,
+                "model.layers.2.self_attn.q_a_proj");
 }
 
 TEST(Weights, PassOverStoredRotaryFrequencies) {
