@@ -14,5 +14,6 @@ void AddLogits(CLI::App& app, int* exit_code);
 void AddTokenize(CLI::App& app, int* exit_code);
 void AddVerify(CLI::App& app, int* exit_code);
 void AddBench(CLI::App& app, int* exit_code);
+void AddEval(CLI::App& app, int* exit_code);
 
 }  // namespace winnow::apps

@@ -31,7 +31,41 @@ void AddChoice(CLI::App& command, const std::string& flag, T* value, const std::
       ->group("Numbers");
 }
 
+// "8K" to 8192; refuses what is no count from 1 to 2^31 - 1.
+std::string ReadSize(std::string& word) {
+  const bool thousands = !word.empty() && (word.back() == 'K' || word.back() == 'k');
+  const std::string digits = thousands ? word.substr(0, word.size() - 1) : word;
+  const std::string error = "'" + word + "', expected a count of tokens such as 4096 or 4K";
+  if (digits.empty() || digits.size() > 10) return error;
+  if (digits.find_first_not_of("0123456789") != std::string::npos) return error;
+  const int64_t size = std::stoll(digits) * (thousands ? 1024 : 1);
+  if (size < 1 || size > INT32_MAX) return error;
+  word = std::to_string(size);
+  return {};
+}
+
 }  // namespace
+
+void AddSizeOption(CLI::App& command, const std::string& flag, int64_t* size,
+                   const std::string& help) {
+  CLI::Option* option = command.add_option(flag, *size, help)
+                            ->type_name("N")
+                            ->transform(CLI::Validator(ReadSize, ""));
+  if (*size > 0) option->capture_default_str();
+}
+
+void AddSizesOption(CLI::App& command, const std::string& flag, std::vector<int64_t>* sizes,
+                    const std::string& help) {
+  std::string defaults;
+  for (const int64_t size : *sizes) {
+    defaults += (defaults.empty() ? "" : ",") + std::to_string(size);
+  }
+  command.add_option(flag, *sizes, help)
+      ->type_name("N,…")
+      ->delimiter(',')
+      ->transform(CLI::Validator(ReadSize, ""))
+      ->default_str(defaults);
+}
 
 void AddModelArgument(CLI::App& command, std::string* model_dir) {
   command.add_option("MODEL", *model_dir, "A folder in the Hugging Face layout")
@@ -39,7 +73,7 @@ void AddModelArgument(CLI::App& command, std::string* model_dir) {
       ->type_name("");
 }
 
-void AddEngineOptions(CLI::App& command, EngineOptions* options) {
+void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention) {
   AddChoice(command, "--precision", &options->precision, {Precision::kF32, Precision::kBf16},
             "What activations are rounded to");
   AddChoice(command, "--kv-cache", &options->kv_cache,
@@ -47,8 +81,10 @@ void AddEngineOptions(CLI::App& command, EngineOptions* options) {
   AddChoice(command, "--index-keys", &options->index_keys,
             {IndexKeyType::kF32, IndexKeyType::kBf16, IndexKeyType::kE4m3, IndexKeyType::kInt8},
             "How index keys are cached");
-  AddChoice(command, "--attention", &options->attention,
-            {AttentionMode::kSparse, AttentionMode::kDense}, "What each token reads");
+  if (attention) {
+    AddChoice(command, "--attention", &options->attention,
+              {AttentionMode::kSparse, AttentionMode::kDense}, "What each token reads");
+  }
   command.add_option("--threads", options->num_threads, "Threads; 0: one for each core")
       ->type_name("N")
       ->capture_default_str()

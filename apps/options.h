@@ -11,9 +11,15 @@ namespace winnow::apps {
 // Adds the positional argument MODEL.
 void AddModelArgument(CLI::App& command, std::string* model_dir);
 
-// Adds --precision, --kv-cache, --index-keys, --attention, --threads, --chunk and
+// Adds --precision, --kv-cache, --index-keys, --attention (on request), --threads, --chunk and
 // --instruction-set, with the values in `options` as defaults.
-void AddEngineOptions(CLI::App& command, EngineOptions* options);
+void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention = true);
+
+// Adds options of token counts at least 1, one or comma-separated; "8K" means 8192.
+void AddSizeOption(CLI::App& command, const std::string& flag, int64_t* size,
+                   const std::string& help);
+void AddSizesOption(CLI::App& command, const std::string& flag, std::vector<int64_t>* sizes,
+                    const std::string& help);
 
 // Adds --context.
 void AddContextOption(CLI::App& command, int64_t* max_context);

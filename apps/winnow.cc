@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   winnow::apps::AddTokenize(app, &exit_code);
   winnow::apps::AddVerify(app, &exit_code);
   winnow::apps::AddBench(app, &exit_code);
+  winnow::apps::AddEval(app, &exit_code);
   app.failure_message(CLI::FailureMessage::simple);
   try {
     app.parse(argc, argv);

@@ -21,10 +21,11 @@ LAYERS = {
     "model": ["backend", "dsa", "tensor", "base"],
     "text": ["base"],
     "engine": ["model", "text", "backend", "dsa", "tensor", "base"],
+    "eval": ["engine", "model", "text", "backend", "dsa", "tensor", "base"],
     "server": ["base"],
 }
 VOCABULARY = {"winnow/status.h", "winnow/types.h"}    # headers of include/ that every layer may use
-PUBLIC = {"engine", "server"}                         # folders that may include the rest of include/
+PUBLIC = {"engine", "eval", "server"}                         # folders that may include the rest of include/
 COMPOSITION_ROOT = "engine/backends.cc"              # the one file that knows which backends exist
 BACKENDS = {"cpu/cpu_backend.h", "cuda/cuda_backend.h"}
 LAST_WORDS = "base/status.cc"                         # a failed WINNOW_CHECK says why before it aborts

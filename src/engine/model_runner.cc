@@ -90,7 +90,8 @@ int64_t ModelRunner::Resume(std::span<const int32_t> token_ids) {
 
 // One token, step 4 of 9. From prepare.cc; next: Forward() in transformer.cc.
 Result<StepCounts> ModelRunner::Step(std::span<const int32_t> token_ids, LogitRows rows,
-                                     float* logits, StepObserver* observer) {
+                                     float* logits, StepObserver* observer,
+                                     SelectionPolicy* policy) {
   Batch batch;
   const int64_t first = cached_tokens();
   WINNOW_CHECK(first + static_cast<int64_t>(token_ids.size()) <= max_context_,
@@ -110,7 +111,7 @@ Result<StepCounts> ModelRunner::Step(std::span<const int32_t> token_ids, LogitRo
   const int64_t pages = PagesFor(first + static_cast<int64_t>(token_ids.size()));
   batch.page_tables.emplace_back(pages_.begin(), pages_.begin() + pages);
 
-  auto counts = transformer_->Forward(batch, cache_, logits, observer);
+  auto counts = transformer_->Forward(batch, cache_, logits, observer, policy);
   if (counts.ok()) {
     resident_.insert(resident_.end(), token_ids.begin(), token_ids.end());
   } else {

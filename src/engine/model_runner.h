@@ -29,6 +29,7 @@ class ModelRunner {
   const ModelConfig& config() const { return config_; }
   const Weights& weights() const { return weights_; }
   const Backend& backend() const { return *backend_; }
+  Backend& backend() { return *backend_; }
   int64_t max_context() const { return max_context_; }
   int64_t cache_bytes() const { return cache_.bytes(); }
   int64_t chunk() const { return chunk_; }
@@ -41,9 +42,11 @@ class ModelRunner {
   int64_t Resume(std::span<const int32_t> token_ids);
 
   // Runs the next tokens, at most chunk() of them, after those in the cache. `logits` has room for
-  // the rows asked for. `observer` may be null. After an error the cache is empty.
+  // the rows asked for. `observer` and `policy` may be null; who changes the policy begins with an
+  // empty cache (Clear). After an error the cache is empty.
   Result<StepCounts> Step(std::span<const int32_t> token_ids, LogitRows rows, float* logits,
-                          StepObserver* observer = nullptr);
+                          StepObserver* observer = nullptr, SelectionPolicy* policy = nullptr);
+  void Clear() { resident_.clear(); }
 
  private:
   ModelRunner() = default;

@@ -86,9 +86,15 @@ void SelfAttention(Pass& pass, const AttentionWeights& w, int64_t layer, TensorV
                         .cache = cache.latent});
 
   // 3. DSA. A layer without an indexer keeps the selection of the last layer that had one.
+  const AttentionState state{layer,       w.indexer ? &*w.indexer : nullptr, x, q_latent, q,
+                             cache.latent};
+  if (pass.observer) pass.observer->OnAttention(pass, state);
+  if (pass.select && pass.policy) pass.policy->Select(pass, state, pass.selection);
   if (w.indexer && cache.index_keys) {
     WriteIndexKeys(pass, *w.indexer, *cache.index_keys, x);
-    if (pass.select) SelectTokens(pass, *w.indexer, *cache.index_keys, x, q_latent);
+    if (pass.select && !pass.policy) {
+      SelectTokens(pass, *w.indexer, *cache.index_keys, x, q_latent);
+    }
     if (pass.observer) pass.observer->OnSelection(layer, pass.selection);
   }
   TensorView attended = pass.New({T, H, C});

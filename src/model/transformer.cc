@@ -100,7 +100,7 @@ BatchView Transformer::Upload(const Batch& batch) {
 
 // One token, step 5 of 9. From model_runner.cc; next: SelfAttention() in attention.cc.
 Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache, float* logits,
-                                        StepObserver* observer) {
+                                        StepObserver* observer, SelectionPolicy* policy) {
   const int64_t T = batch.num_tokens();
   WINNOW_CHECK(T > 0 && T <= options_.max_tokens, "a step with more tokens than were planned for");
   const int64_t longest = *std::max_element(batch.positions.begin(), batch.positions.end()) + 1;
@@ -116,7 +116,8 @@ Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache
             .rope = {rope_rows_, config_->rope_layout == RopeLayout::kHalfSplit},
             .index_rope = {rope_rows_, config_->index_rope_layout == RopeLayout::kHalfSplit},
             .softmax_scale = static_cast<float>(config_->softmax_scale()),
-            .observer = observer};
+            .observer = observer,
+            .policy = policy};
   // While no context is longer than index_topk, the selection is everything: nothing is scored.
   pass.select = options_.attention == AttentionMode::kSparse && longest > config_->index_topk;
   if (pass.select) {
@@ -128,7 +129,7 @@ Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache
   TensorView normed = RunLayers(pass);
   ReadLogits(pass, normed, batch, logits);
   WINNOW_TRY(weights_->CheckIntact());
-  return Count(batch);
+  return Count(batch, policy == nullptr);
 }
 
 TensorView Transformer::RunLayers(Pass& pass) {
@@ -180,7 +181,7 @@ void Transformer::ReadLogits(Pass& pass, TensorView normed, const Batch& batch, 
   }
 }
 
-StepCounts Transformer::Count(const Batch& batch) const {
+StepCounts Transformer::Count(const Batch& batch, bool scored) const {
   const int64_t K = config_->index_topk;
   const bool sparse = options_.attention == AttentionMode::kSparse;
   const int64_t indexers =
@@ -191,7 +192,7 @@ StepCounts Transformer::Count(const Batch& batch) const {
     counts.last_rows_read = sparse ? std::min(K, context) : context;
     counts.attention_rows_read += counts.last_rows_read * config_->num_hidden_layers;
     counts.attention_rows_dense += context * config_->num_hidden_layers;
-    if (sparse && context > K) counts.index_keys_scored += context * indexers;
+    if (scored && sparse && context > K) counts.index_keys_scored += context * indexers;
   }
   return counts;
 }

@@ -30,15 +30,41 @@ struct StepCounts {
   int64_t last_rows_read = 0;  // by the step's last token, in one layer
 };
 
+struct Pass;
+
+// A layer just before its selection is made: what the indexer and attention are about to work with.
+struct AttentionState {
+  int64_t layer = 0;
+  const IndexerWeights* indexer = nullptr;  // null: the layer has none
+  TensorView x;                             // [T, D] f32, the normed stream
+  TensorView q_latent;                      // [T, Q] f32
+  TensorView q;                             // [T, H, C+R] f32, absorbed
+  LatentCacheView latent;                   // the rows of the step's tokens are written
+};
+
 // Watches a step from inside; for tests, audits and verification. Views are valid during the call.
 class StepObserver {
  public:
   virtual ~StepObserver() = default;
+  // Every layer, before OnSelection. `pass.ops` may be used, its workspace and selection may not.
+  virtual void OnAttention(const Pass&, const AttentionState&) {}
   // What layer `layer`, which has an indexer, selected for the step's tokens. Absent views mean
   // that every token reads its whole context.
   virtual void OnSelection(int64_t layer, const SelectionView& selection) = 0;
   // The residual stream after layer `layer`: [T, D] f32.
   virtual void OnHidden(int64_t layer, const TensorView& hidden) = 0;
+};
+
+// Chooses in place of the indexers what tokens read; for comparisons. Backends of host memory only.
+class SelectionPolicy {
+ public:
+  virtual ~SelectionPolicy() = default;
+  // Fills the selection of layer `state.layer`, indexer or not, as SelectTokens would: positions
+  // ascending, their slots, -1 in the places left over, and counts, at most index_topk for a token.
+  // Not called while no token of the step has more context than index_topk. Rows of all earlier
+  // tokens are in the cache.
+  virtual void Select(const Pass& pass, const AttentionState& state,
+                      const SelectionView& selection) = 0;
 };
 
 // Everything one forward pass needs, as its functions hand it around.
@@ -54,6 +80,7 @@ struct Pass {
   bool select = false;      // some token has more context than index_topk
   SelectionView selection;  // of the last layer with an indexer; absent unless `select`
   StepObserver* observer = nullptr;
+  SelectionPolicy* policy = nullptr;
 
   int64_t num_tokens() const { return batch.num_tokens(); }
   TensorView New(Dims dims) { return workspace.New(DType::kF32, dims); }
@@ -73,10 +100,11 @@ class Transformer {
                                     const TransformerOptions& options, Backend& backend);
 
   // Runs the tokens through all layers, adding their rows to `cache`, and writes the logits of
-  // batch.logit_rows to `logits` [rows, vocab_size], host memory. `observer` may be null. kCorrupt
-  // if the checkpoint changed under it; nothing computed is then to be trusted.
+  // batch.logit_rows to `logits` [rows, vocab_size], host memory. `observer` and `policy` may be
+  // null; a policy rules sparse attention only. kCorrupt if the checkpoint changed under it;
+  // nothing computed is then to be trusted.
   Result<StepCounts> Forward(const Batch& batch, const KvCache& cache, float* logits,
-                             StepObserver* observer = nullptr);
+                             StepObserver* observer = nullptr, SelectionPolicy* policy = nullptr);
 
   // Bytes of scratch that a step of options.max_tokens needs.
   static int64_t WorkspaceBytes(const ModelConfig& config, const TransformerOptions& options);
@@ -87,7 +115,7 @@ class Transformer {
   void ExtendRope(int64_t positions);
   TensorView RunLayers(Pass& pass);
   void ReadLogits(Pass& pass, TensorView normed, const Batch& batch, float* logits);
-  StepCounts Count(const Batch& batch) const;
+  StepCounts Count(const Batch& batch, bool scored) const;
 
   const ModelConfig* config_ = nullptr;
   const Weights* weights_ = nullptr;
