@@ -37,6 +37,12 @@ void AddEvalOptions(CLI::App& command, EvalOptions* options) {
   AddEngineOptions(command, &options->engine, /*attention=*/false);
 }
 
+void AddSeed(CLI::App& command, EvalOptions* options) {
+  command.add_option("--seed", options->seed, "Same seed, same documents and samples")
+      ->type_name("N")
+      ->capture_default_str();
+}
+
 void AddPerplexity(CLI::App& app, int* exit_code) {
   auto options = std::make_shared<PerplexityOptions>();
   CLI::App* command = app.add_subcommand(
@@ -48,6 +54,39 @@ void AddPerplexity(CLI::App& app, int* exit_code) {
       [options, exit_code] { *exit_code = RunEvaluation(*options, EvaluatePerplexity); });
 }
 
+void AddNeedles(CLI::App& command, std::string* needles, int64_t* depths) {
+  command.add_option("--needles", *needles, "Statements, questions and answers (docs/eval.md)")
+      ->type_name("FILE.json")
+      ->capture_default_str();
+  command.add_option("--depths", *depths, "Statements in a document, evenly spaced")
+      ->type_name("N")
+      ->capture_default_str();
+}
+
+void AddNeedle(CLI::App& app, int* exit_code) {
+  auto options = std::make_shared<NeedleOptions>();
+  CLI::App* command = app.add_subcommand(
+      "needle", "Facts found, absences admitted and passages quoted, by depth and length");
+  AddEvalOptions(*command, &options->eval);
+  AddNeedles(*command, &options->needles, &options->depths);
+  AddSizesOption(*command, "--lengths", &options->lengths,
+                 "Tokens that document, question and answer take together");
+  command->add_option("--trials", options->trials, "Documents of each length")
+      ->type_name("N")
+      ->capture_default_str();
+  auto attention = std::make_shared<std::string>("both");
+  command->add_option("--attention", *attention, "What each token reads: sparse, dense, both")
+      ->type_name("")
+      ->check(CLI::IsMember({"sparse", "dense", "both"}))
+      ->capture_default_str();
+  AddSeed(*command, &options->eval);
+  command->callback([options, attention, exit_code] {
+    options->sparse = *attention != "dense";
+    options->dense = *attention != "sparse";
+    *exit_code = RunEvaluation(*options, EvaluateNeedle);
+  });
+}
+
 }  // namespace
 
 void AddEval(CLI::App& app, int* exit_code) {
@@ -55,6 +94,7 @@ void AddEval(CLI::App& app, int* exit_code) {
       "eval", "Measures what sparse attention keeps: on your own text (docs/eval.md)");
   eval->require_subcommand(1);
   AddPerplexity(*eval, exit_code);
+  AddNeedle(*eval, exit_code);
 }
 
 }  // namespace winnow::apps

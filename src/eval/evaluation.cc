@@ -175,40 +175,48 @@ Result<ModelConfig> LoadConfig(const EvalOptions& options, int64_t length, const
   return config;
 }
 
+Result<Reader> Reader::Load(const EvalOptions& options, const ModelConfig& config) {
+  Reader reader;
+  const std::string& folder = options.engine.model_dir;
+  reader.bos_ = config.bos_token_id;
+  WINNOW_ASSIGN(reader.tokenizer_, Tokenizer::Load(folder + "/tokenizer.json"));
+  if (reader.tokenizer_->vocab_size() > config.vocab_size) {
+    return Corrupt(
+        fmt::format("tokenizer.json: {} tokens, expected at most {}, the vocab_size of "
+                    "config.json",
+                    reader.tokenizer_->vocab_size(), config.vocab_size));
+  }
+  auto chat = ChatTemplate::Load(folder, config.model_type, *reader.tokenizer_);
+  if (chat.ok()) reader.chat_ = std::move(*chat);
+  return reader;
+}
+
+Result<std::vector<int32_t>> Reader::Prompt(const std::string& document,
+                                            const std::string& question) const {
+  const std::string text = document + "\n\n" + question;
+  if (!chat_) {
+    WINNOW_ASSIGN(std::vector<int32_t> tokens, tokenizer_->Encode(text + "\n"));
+    if (bos_ >= 0) tokens.insert(tokens.begin(), bos_);
+    return tokens;
+  }
+  ChatMessage message;
+  message.role = "user";
+  message.content = text;
+  return chat_->Encode(*tokenizer_, {&message, 1}, {});
+}
+
 Result<std::unique_ptr<Subject>> Subject::Load(const EvalOptions& options, AttentionMode mode,
-                                               int64_t context) {
+                                               int64_t context, int64_t vocab_limit) {
   auto subject = std::make_unique<Subject>();
   EngineOptions engine = options.engine;
   engine.attention = mode;
   engine.max_context = context;
   WINNOW_ASSIGN(subject->runner_, ModelRunner::Load(engine));
-  WINNOW_ASSIGN(subject->tokenizer_, Tokenizer::Load(engine.model_dir + "/tokenizer.json"));
-  if (subject->tokenizer_->vocab_size() > subject->config().vocab_size) {
-    return Corrupt(
-        fmt::format("tokenizer.json: {} tokens, expected at most {}, the vocab_size of "
-                    "config.json",
-                    subject->tokenizer_->vocab_size(), subject->config().vocab_size));
-  }
-  auto chat =
-      ChatTemplate::Load(engine.model_dir, subject->config().model_type, *subject->tokenizer_);
-  if (chat.ok()) subject->chat_ = std::move(*chat);
+  subject->vocab_limit_ = vocab_limit;
   WINNOW_ASSIGN(const GenerationConfig generation, LoadGenerationConfig(engine.model_dir));
   subject->ends_ =
       generation.eos_token_ids.empty() ? subject->config().eos_token_ids : generation.eos_token_ids;
   return subject;
-}
-
-Result<std::vector<int32_t>> Subject::Prompt(const std::string& document,
-                                             const std::string& question) const {
-  if (!chat_) {
-    WINNOW_ASSIGN(const std::vector<int32_t> tokens,
-                  tokenizer_->Encode(document + "\n\n" + question + "\n"));
-    return WithBos(config(), tokens);
-  }
-  ChatMessage message;
-  message.role = "user";
-  message.content = document + "\n\n" + question;
-  return chat_->Encode(*tokenizer_, {&message, 1}, {});
 }
 
 Result<std::vector<int32_t>> Subject::Answer(std::span<const int32_t> prompt, int64_t max_tokens,
@@ -230,7 +238,7 @@ Result<std::vector<int32_t>> Subject::Answer(std::span<const int32_t> prompt, in
     first = end;
   }
   SamplerOptions greedy;
-  greedy.vocab_limit = tokenizer_->vocab_size();
+  greedy.vocab_limit = vocab_limit_;
   Sampler sampler(greedy, prompt);
   std::vector<int32_t> answer;
   while (static_cast<int64_t>(answer.size()) < max_tokens) {
@@ -268,14 +276,6 @@ Status Subject::Losses(std::span<const int32_t> tokens,
     first = end;
   }
   return OkStatus();
-}
-
-std::vector<int32_t> WithBos(const ModelConfig& config, std::span<const int32_t> tokens) {
-  std::vector<int32_t> all;
-  all.reserve(tokens.size() + 1);
-  if (config.bos_token_id >= 0) all.push_back(config.bos_token_id);
-  all.insert(all.end(), tokens.begin(), tokens.end());
-  return all;
 }
 
 }  // namespace winnow::eval

@@ -63,22 +63,34 @@ double RunCost(const ModelConfig& config, AttentionMode mode, int64_t first, int
 // config.json, with max_position_embeddings at least `length`, which errors call `what`.
 Result<ModelConfig> LoadConfig(const EvalOptions& options, int64_t length, const char* what);
 
-// A loaded model and what it needs to read text.
-class Subject {
+// How a model reads text: its tokens and the form of its prompts.
+class Reader {
  public:
-  // The cache holds `context` tokens. A model without a chat format asks plainly; one without
-  // tokenizer.json is refused.
-  static Result<std::unique_ptr<Subject>> Load(const EvalOptions& options, AttentionMode mode,
-                                               int64_t context);
+  // tokenizer.json is needed; a model without a chat format is asked plainly.
+  static Result<Reader> Load(const EvalOptions& options, const ModelConfig& config);
 
-  ModelRunner& runner() { return *runner_; }
-  const ModelConfig& config() const { return runner_->config(); }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   bool has_chat() const { return chat_.has_value(); }
 
   // The prompt that puts `question` to `document`: one user message, or plain text.
   Result<std::vector<int32_t>> Prompt(const std::string& document,
                                       const std::string& question) const;
+
+ private:
+  int32_t bos_ = -1;
+  std::optional<Tokenizer> tokenizer_;
+  std::optional<ChatTemplate> chat_;
+};
+
+// A loaded model that answers and predicts.
+class Subject {
+ public:
+  // The cache holds `context` tokens. `vocab_limit`: ids from here on are never answered.
+  static Result<std::unique_ptr<Subject>> Load(const EvalOptions& options, AttentionMode mode,
+                                               int64_t context, int64_t vocab_limit);
+
+  ModelRunner& runner() { return *runner_; }
+  const ModelConfig& config() const { return runner_->config(); }
 
   // The likeliest tokens after `prompt`, at most `max_tokens`, without the end of the sentence.
   // Continues from the cache where it can. `observer` and `policy` may be null; `meter` too.
@@ -93,12 +105,8 @@ class Subject {
 
  private:
   std::unique_ptr<ModelRunner> runner_;
-  std::optional<Tokenizer> tokenizer_;
-  std::optional<ChatTemplate> chat_;
+  int64_t vocab_limit_ = 0;
   std::vector<int32_t> ends_;
 };
-
-// The text's tokens, the beginning of a sentence in front where the model has one.
-std::vector<int32_t> WithBos(const ModelConfig& config, std::span<const int32_t> tokens);
 
 }  // namespace winnow::eval

@@ -111,13 +111,12 @@ class PerplexityRun {
  private:
   // The length of windows follows from the texts where it is not given.
   Status Cut(const std::vector<Text>& texts) {
-    WINNOW_ASSIGN(const Tokenizer tokenizer,
-                  Tokenizer::Load(options_.eval.engine.model_dir + "/tokenizer.json"));
+    WINNOW_ASSIGN(const Reader reader, Reader::Load(options_.eval, config_));
     const int64_t bos = config_.bos_token_id >= 0 ? 1 : 0;
     std::vector<std::vector<int32_t>> tokens;
     int64_t longest = 0;
     for (const Text& text : texts) {
-      WINNOW_ASSIGN(tokens.emplace_back(), tokenizer.Encode(text.bytes));
+      WINNOW_ASSIGN(tokens.emplace_back(), reader.tokenizer().Encode(text.bytes));
       longest = std::max(longest, static_cast<int64_t>(tokens.back().size()) + bos);
     }
     length_ = options_.length > 0 ? std::min(options_.length, longest)
@@ -138,7 +137,8 @@ class PerplexityRun {
   }
 
   Status RunMode(AttentionMode mode, double LossSum::*sum, Meter& meter, double* seconds) {
-    WINNOW_ASSIGN(const auto subject, Subject::Load(options_.eval, mode, length_));
+    WINNOW_ASSIGN(const auto subject,
+                  Subject::Load(options_.eval, mode, length_, config_.vocab_size));
     const Clock::time_point start = Clock::now();
     for (size_t index = 0; index < windows_.size(); ++index) {
       std::vector<LossSum>& buckets = texts_[index].buckets;

@@ -1,0 +1,28 @@
+// examples/needles.json and its kin: statements to hide, questions to ask.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "winnow/status.h"
+
+namespace winnow::eval {
+
+struct Needle {
+  std::string statement;
+  std::string question;
+  std::string answer;
+};
+
+struct NeedleFile {
+  std::string absent_answer;   // what the model says of what is not there
+  std::string quote_question;  // "{passage}" stands for the passage
+  std::vector<Needle> needles;
+
+  std::string QuoteQuestion(const std::string& passage) const;
+};
+
+// Errors name the file, the field and what was found.
+Result<NeedleFile> ReadNeedleFile(const std::string& path);
+
+}  // namespace winnow::eval
