@@ -87,6 +87,19 @@ void AddNeedle(CLI::App& app, int* exit_code) {
   });
 }
 
+void AddRecall(CLI::App& app, int* exit_code) {
+  auto options = std::make_shared<RecallOptions>();
+  CLI::App* command = app.add_subcommand(
+      "recall", "What the indexer's selection keeps of dense attention, layer by layer");
+  AddEvalOptions(*command, &options->eval);
+  AddSizeOption(*command, "--length", &options->length, "Tokens of each text");
+  command->add_option("--queries", options->queries, "Positions that are weighed, drawn at random")
+      ->type_name("N")
+      ->capture_default_str();
+  AddSeed(*command, &options->eval);
+  command->callback([options, exit_code] { *exit_code = RunEvaluation(*options, EvaluateRecall); });
+}
+
 }  // namespace
 
 void AddEval(CLI::App& app, int* exit_code) {
@@ -95,6 +108,7 @@ void AddEval(CLI::App& app, int* exit_code) {
   eval->require_subcommand(1);
   AddPerplexity(*eval, exit_code);
   AddNeedle(*eval, exit_code);
+  AddRecall(*eval, exit_code);
 }
 
 }  // namespace winnow::apps

@@ -10,8 +10,8 @@ TensorView Linear(Pass& pass, const ScaledView& weight, TensorView x, TensorView
   return out;
 }
 
-// Stores the index keys of the step's tokens: later tokens score them, also those of a context that
-// is still too short to be scored.
+}  // namespace
+
 void WriteIndexKeys(Pass& pass, const IndexerWeights& indexer, const IndexCacheView& cache,
                     TensorView x) {
   Workspace::Scope scope(pass.workspace);
@@ -25,7 +25,6 @@ void WriteIndexKeys(Pass& pass, const IndexerWeights& indexer, const IndexCacheV
                            .cache = cache});
 }
 
-// Parts 1 and 2 of DSA: scores the context of each token and keeps the best index_topk of it.
 void SelectTokens(Pass& pass, const IndexerWeights& indexer, const IndexCacheView& cache,
                   TensorView x, TensorView q_latent) {
   const ModelConfig& config = pass.config;
@@ -46,8 +45,6 @@ void SelectTokens(Pass& pass, const IndexerWeights& indexer, const IndexCacheVie
                          .topk = config.index_topk,
                          .selection = pass.selection});
 }
-
-}  // namespace
 
 // One token, step 6 of 9. From Forward() in transformer.cc; next: dsa/lightning_indexer.h.
 void SelfAttention(Pass& pass, const AttentionWeights& w, int64_t layer, TensorView x,

@@ -86,6 +86,15 @@ struct Pass {
   TensorView New(Dims dims) { return workspace.New(DType::kF32, dims); }
 };
 
+// What a layer's indexer does. First it stores the index keys of the step's tokens in `cache`:
+// later tokens score them, also those of a context that is still too short to be scored. Then parts
+// 1 and 2 of DSA: pass.selection becomes the best index_topk of each token's context. `x` [T, D] is
+// the normed stream, `q_latent` [T, Q] the query's latent.
+void WriteIndexKeys(Pass& pass, const IndexerWeights& indexer, const IndexCacheView& cache,
+                    TensorView x);
+void SelectTokens(Pass& pass, const IndexerWeights& indexer, const IndexCacheView& cache,
+                  TensorView x, TensorView q_latent);
+
 // The two halves of a layer: from the normed stream `x` to the `branch` that is added to it, [T, D]
 // f32.
 void SelfAttention(Pass& pass, const AttentionWeights& weights, int64_t layer, TensorView x,
