@@ -100,6 +100,18 @@ void AddRecall(CLI::App& app, int* exit_code) {
   command->callback([options, exit_code] { *exit_code = RunEvaluation(*options, EvaluateRecall); });
 }
 
+void AddPolicies(CLI::App& app, int* exit_code) {
+  auto options = std::make_shared<PoliciesOptions>();
+  CLI::App* command = app.add_subcommand(
+      "policies", "DSA beside other ways to choose as many tokens: perplexity and facts found");
+  AddEvalOptions(*command, &options->eval);
+  AddNeedles(*command, &options->needles, &options->depths);
+  AddSizeOption(*command, "--length", &options->length, "Tokens of each text and of the document");
+  AddSeed(*command, &options->eval);
+  command->callback(
+      [options, exit_code] { *exit_code = RunEvaluation(*options, EvaluatePolicies); });
+}
+
 }  // namespace
 
 void AddEval(CLI::App& app, int* exit_code) {
@@ -109,6 +121,7 @@ void AddEval(CLI::App& app, int* exit_code) {
   AddPerplexity(*eval, exit_code);
   AddNeedle(*eval, exit_code);
   AddRecall(*eval, exit_code);
+  AddPolicies(*eval, exit_code);
 }
 
 }  // namespace winnow::apps

@@ -328,7 +328,8 @@ class Fact:
     value: str
 
     def statement(self, r: random.Random) -> str:
-        return phrased(r, r.choice(self.attribute.statements).format(s=self.subject, v=self.value))
+        fitting = [t for t in self.attribute.statements if not (t.startswith("{v}") and self.value[0].islower())]
+        return phrased(r, r.choice(fitting).format(s=self.subject, v=self.value))  # a capital would change the value
 
     def question(self, r: random.Random, about: str = "") -> str:
         return r.choice(self.attribute.questions).format(s=about or self.subject)

@@ -248,7 +248,7 @@ def text_of_text(source):
 
 def text_of_dict(source):
     """A dictionary of the dict protocol: headwords at the margin; its own header goes."""
-    return re.sub(r"^00-?database.*?\n(?=\S)(?!00)", "", source, flags=re.DOTALL)
+    return re.sub(r"\A(?:http.*\n)?00-?database-.*\n(?:[ \t].*\n|\n)*", "", source)
 
 
 EXTRACTORS = {
