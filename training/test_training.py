@@ -1,0 +1,144 @@
+"""Tests of the recipe on a CPU: the documents it makes, and a run through every kind of stage.
+
+Needs PyTorch, tokenizers and safetensors; without them it exits with 77, which CTest counts as skipped.
+
+    python3 training/test_training.py
+"""
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MODEL = os.path.join(HERE, "..", "models", "winnow-nano")
+TEXT = os.path.join(HERE, "..", "examples", "zenda.txt")
+try:
+    import numpy as np
+    import safetensors.torch  # noqa: F401
+    import torch
+except ImportError as missing:
+    print(f"skipped: {missing}")
+    sys.exit(77)
+sys.path.insert(0, HERE)
+try:
+    import checkpoint
+    import conversations
+    import facts
+    import model as training_model
+except ImportError as missing:
+    print(f"skipped: {missing}")
+    sys.exit(77)
+
+
+def write_tokens(folder: str) -> None:
+    tokenizer = conversations.Tokenizer.from_file(os.path.join(MODEL, "tokenizer.json"))
+    with open(TEXT, encoding="utf-8") as file:
+        ids = [0] + tokenizer.encode(file.read(), add_special_tokens=False).ids
+    os.makedirs(os.path.join(folder, "heldout"))
+    for name, part in (("train.bin", ids[:16000]), (os.path.join("heldout", "text.bin"), ids[16000:])):
+        np.array(part, dtype=np.uint16).tofile(os.path.join(folder, name))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        os.symlink(os.path.join(os.path.abspath(MODEL), name), os.path.join(folder, name))
+
+
+class Conversations(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        write_tokens(cls.folder.name)
+        cls.corpus = conversations.Corpus([os.path.join(cls.folder.name, "train.bin")], os.path.join(cls.folder.name, "tokenizer.json"))
+
+    def made(self, seed, length):
+        return conversations.conversation(self.corpus, random.Random(seed), length)
+
+    def test_has_exactly_the_length_asked_for(self):
+        for seed, length in enumerate((256, 700, 1024, 3000, 8192)):
+            ids, weights, spans = self.made(seed, length)
+            self.assertEqual((len(ids), len(weights)), (length, length))
+            self.assertTrue(all(start < end <= length for _, start, end, _ in spans))
+
+    def test_every_answer_but_a_count_or_an_absent_one_stands_in_the_document(self):
+        checked = 0
+        for seed in range(12):
+            ids, _, spans = self.made(seed, 3000)
+            text = self.corpus.decode(ids[:spans[0][1]])
+            for kind, start, end, _ in spans:
+                answer = self.corpus.decode(ids[start:end - 1])
+                if kind in ("fact", "chain", "list", "section"):
+                    self.assertIn(answer, text, kind)
+                    checked += 1
+                if kind == "absent":
+                    self.assertEqual(answer, conversations.ABSENT)
+                if kind == "count":
+                    self.assertIn(answer, "2 3 4 5 6 7")
+        self.assertGreater(checked, 50)
+
+    def test_a_quotation_goes_on_where_its_cue_ends(self):
+        checked = 0
+        for seed in range(8):
+            ids, _, spans = self.made(seed, 3000)
+            document = " ".join(self.corpus.decode(ids[:spans[0][1] - 2]).split())
+            for kind, start, end, _ in spans:
+                if kind == "quote":
+                    answer = " ".join(self.corpus.decode(ids[start:end - 1]).split())
+                    self.assertIn(answer, document)
+                    checked += 1
+        self.assertGreater(checked, 5)
+
+    def test_what_is_called_absent_is_not_stated(self):
+        for seed in range(200):
+            world = facts.World(random.Random(seed), 20)
+            who, attribute = world.missing()
+            self.assertFalse(any(f.subject == who and f.attribute.name == attribute.name for f in world.facts))
+
+
+class Training(unittest.TestCase):
+    def run_plan(self, data, out, *more):
+        command = [sys.executable, os.path.join(HERE, "train.py"), "--data", data, "--out", out, "--tiny",
+                   "--plan", os.path.join(HERE, "plans", "tiny.json"), "--lengths", "512", "--documents", "1", *more]
+        return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+    def test_goes_through_all_stages_and_knows_that_it_did(self):
+        with tempfile.TemporaryDirectory() as folder:
+            write_tokens(data := os.path.join(folder, "data"))
+            out = os.path.join(folder, "out")
+            first = self.run_plan(data, out)
+            self.assertEqual(first.returncode, 0, first.stderr)
+            again = self.run_plan(data, out)
+            self.assertEqual(again.returncode, 0, again.stderr)
+            self.assertIn("done ['dense', 'indexer', 'sparse']", again.stdout)
+            with open(os.path.join(out, "sparse", "config.json")) as file:
+                self.assertEqual(json.load(file)["model_type"], "deepseek_v32")
+            restored = training_model.Model(training_model.TINY)
+            checkpoint.load(restored, os.path.join(out, "sparse"))
+            before = training_model.Model(training_model.TINY)
+            checkpoint.load(before, os.path.join(out, "dense"))
+            changed = [n for (n, a), (_, b) in zip(restored.named_parameters(), before.named_parameters()) if not torch.equal(a, b)]
+            self.assertTrue(any("indexer" in n for n in changed) and any("indexer" not in n for n in changed))
+
+    def test_says_what_is_missing(self):
+        with tempfile.TemporaryDirectory() as folder:
+            done = self.run_plan(folder, os.path.join(folder, "out"))
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("no .bin files", done.stderr)
+
+
+class Selection(unittest.TestCase):
+    def test_keeps_the_best_keys_of_the_past(self):
+        torch.manual_seed(3)
+        s = training_model.TINY
+        q, k, w = torch.randn(1, 40, s.index_n_heads, s.index_head_dim), torch.randn(1, 40, s.index_head_dim), torch.randn(1, 40, s.index_n_heads)
+        mask = training_model.selection_mask(s, q, k, w, chunk=16)
+        for t in range(40):
+            scores = [sum(float(w[0, t, h]) * max(float(q[0, t, h] @ k[0, j]), 0.0) for h in range(s.index_n_heads)) for j in range(t + 1)]
+            kept = mask[0, t].nonzero().flatten().tolist()
+            self.assertTrue(all(j <= t for j in kept))
+            best = sorted(scores, reverse=True)[:s.index_topk]
+            np.testing.assert_allclose(sorted((scores[j] for j in kept), reverse=True), best, atol=1e-4)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
