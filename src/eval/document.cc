@@ -47,8 +47,9 @@ size_t Nearest(size_t target, size_t first, size_t last,
   return std::string::npos;
 }
 
-// Places for `count` statements in `text`, ascending, all different but those of an empty text.
-std::vector<size_t> Places(const std::string& text, int64_t count) {
+// Places for the statements in `text`, ascending and different but at its end.
+std::vector<size_t> Places(const std::string& text, std::span<const Hidden> statements) {
+  const int64_t count = static_cast<int64_t>(statements.size());
   std::vector<size_t> places;
   const size_t reach = text.size() / static_cast<size_t>(std::max<int64_t>(1, count)) / 2;
   for (int64_t index = 0; index < count; ++index) {
@@ -57,7 +58,7 @@ std::vector<size_t> Places(const std::string& text, int64_t count) {
     const size_t first = std::max(places.empty() ? 0 : std::min(places.back() + 1, text.size()),
                                   target > reach ? target - reach : 0);
     const size_t last = std::max(first, std::min(text.size(), target + reach));
-    const bool own_line = index % 2 == 1;
+    const bool own_line = statements[static_cast<size_t>(index)].own_line;
     size_t place = Nearest(target, first, last, [&](size_t candidate) {
       return own_line ? EndsLine(text, candidate) : EndsSentence(text, candidate);
     });
@@ -81,21 +82,21 @@ std::vector<size_t> Places(const std::string& text, int64_t count) {
 }
 
 // `filler` with the statements at their places.
-Document Insert(const std::string& filler, std::span<const std::string> statements) {
+Document Insert(const std::string& filler, std::span<const Hidden> statements) {
   const int64_t count = static_cast<int64_t>(statements.size());
-  const std::vector<size_t> places = Places(filler, count);
+  const std::vector<size_t> places = Places(filler, statements);
   Document document;
   size_t copied = 0;
   for (int64_t index = 0; index < count; ++index) {
     const size_t place = places[static_cast<size_t>(index)];
     document.text.append(filler, copied, place - copied);
     copied = place;
-    const bool own_line = index % 2 == 1;
+    const bool own_line = statements[static_cast<size_t>(index)].own_line;
     const bool line_begins = document.text.empty() || document.text.back() == '\n';
     if (own_line && !line_begins) document.text += '\n';
     if (!own_line && !line_begins) document.text += ' ';
     document.statement_begins.push_back(document.text.size());
-    document.text += statements[static_cast<size_t>(index)];
+    document.text += statements[static_cast<size_t>(index)].text;
     if (place == filler.size()) continue;  // nothing stands behind it, or the next statement
     if (own_line) {
       document.text += '\n';
@@ -110,7 +111,7 @@ Document Insert(const std::string& filler, std::span<const std::string> statemen
 // Looks for the length of the stretch that gives the wanted number of tokens.
 class Builder {
  public:
-  Builder(const std::string& source, size_t end, std::span<const std::string> statements,
+  Builder(const std::string& source, size_t end, std::span<const Hidden> statements,
           int64_t num_tokens, const Tokenizer& tokenizer)
       : source_(source),
         end_(end),
@@ -118,16 +119,20 @@ class Builder {
         wanted_(num_tokens),
         tokenizer_(tokenizer) {}
 
+  // Whole words, then any characters, then the same from a little further in front: a source that
+  // repeats may have no cut of just this length from one end.
   Result<Document> Build() {
-    WINNOW_TRY(Approach());
-    for (const bool words : {true, false}) {
-      const int64_t reach = words ? 600 : 60;
-      for (int64_t distance = 0; distance <= reach && !found_; ++distance) {
-        WINNOW_TRY(Try(estimate_ - distance, words));
-        if (!found_) WINNOW_TRY(Try(estimate_ + distance, words));
+    WINNOW_TRY(Try(0, false));
+    const bool crowded = count_ > wanted_;  // by the statements alone
+    for (int shift = 0; shift <= 8 && !crowded; ++shift) {
+      for (const bool words : {true, false}) {
+        WINNOW_TRY(Search(words));
+        if (found_) return std::move(*found_);
       }
+      do {
+        end_ = end_ > 1 ? end_ - 1 : source_.size();
+      } while (end_ < source_.size() && IsContinuationByte(source_[end_]));
     }
-    if (found_) return std::move(*found_);
     return InvalidArgument(
         fmt::format("length: no cut of the texts gives a document of exactly {} tokens with {} "
                     "statements, expected one",
@@ -154,7 +159,7 @@ class Builder {
   Status Try(int64_t bytes, bool words) {
     if (bytes < 0) return OkStatus();
     const std::string stretch = Stretch(bytes, words);
-    if (!tried_.insert({stretch.size(), words}).second) return OkStatus();
+    if (!tried_.insert(stretch.size()).second) return OkStatus();
     Document document = Insert(stretch, statements_);
     WINNOW_ASSIGN(document.tokens, tokenizer_.Encode(document.text));
     count_ = static_cast<int64_t>(document.tokens.size());
@@ -164,29 +169,34 @@ class Builder {
     return OkStatus();
   }
 
-  // Newton's steps: tokens go nearly in proportion to bytes.
-  Status Approach() {
-    estimate_ = wanted_ * 4;
+  // Newton's steps, since tokens go nearly in proportion to bytes; then what lies around.
+  Status Search(bool words) {
+    constexpr int64_t kReach = 100;
+    tried_.clear();
+    int64_t estimate = wanted_ * 4;
     double bytes_per_token = 4;
-    for (int step = 0; step < 16 && !found_; ++step) {
+    for (int step = 0; step < 16; ++step) {
       const size_t tries = tried_.size();
-      WINNOW_TRY(Try(estimate_, true));
+      WINNOW_TRY(Try(estimate, words));
       if (found_ || tried_.size() == tries) break;
-      if (step == 0) bytes_per_token = static_cast<double>(estimate_) / static_cast<double>(count_);
+      if (step == 0) bytes_per_token = static_cast<double>(estimate) / static_cast<double>(count_);
       const double change = static_cast<double>(wanted_ - count_) * bytes_per_token;
-      estimate_ = std::clamp<int64_t>(estimate_ + std::llround(change), 0, wanted_ * 256);
+      estimate = std::clamp<int64_t>(estimate + std::llround(change), 0, wanted_ * 64);
+    }
+    for (int64_t distance = 0; distance <= kReach && !found_; ++distance) {
+      WINNOW_TRY(Try(estimate - distance, words));
+      if (!found_) WINNOW_TRY(Try(estimate + distance, words));
     }
     return OkStatus();
   }
 
   const std::string& source_;
-  const size_t end_;
-  const std::span<const std::string> statements_;
+  size_t end_;
+  const std::span<const Hidden> statements_;
   const int64_t wanted_;
   const Tokenizer& tokenizer_;
-  int64_t estimate_ = 0;
   int64_t count_ = 0;
-  std::set<std::pair<size_t, bool>> tried_;
+  std::set<size_t> tried_;  // bytes of stretches
   std::optional<Document> found_;
 };
 
@@ -214,7 +224,7 @@ double DepthOf(int64_t index, int64_t count) {
 }
 
 Result<Document> BuildDocument(const std::string& source, size_t end,
-                               std::span<const std::string> statements, int64_t num_tokens,
+                               std::span<const Hidden> statements, int64_t num_tokens,
                                const Tokenizer& tokenizer) {
   if (std::all_of(source.begin(), source.end(), IsSpace)) {
     return InvalidArgument("text: it holds no words, expected some");
@@ -222,7 +232,7 @@ Result<Document> BuildDocument(const std::string& source, size_t end,
   return Builder(source, end, statements, num_tokens, tokenizer).Build();
 }
 
-Quotation QuoteAt(const Document& document, std::span<const std::string> statements, double depth,
+Quotation QuoteAt(const Document& document, std::span<const Hidden> statements, double depth,
                   const Tokenizer& tokenizer) {
   const std::string& text = document.text;
   const std::vector<size_t> begins = TokenBegins(document.tokens, tokenizer);
@@ -235,7 +245,7 @@ Quotation QuoteAt(const Document& document, std::span<const std::string> stateme
   const auto touches_statement = [&](size_t first, size_t last) {
     for (size_t index = 0; index < statements.size(); ++index) {
       const size_t begin = document.statement_begins[index];
-      if (begins[first] < begin + statements[index].size() + 1 && begin < begins[last] + 1) {
+      if (begins[first] < begin + statements[index].text.size() + 1 && begin < begins[last] + 1) {
         return true;
       }
     }

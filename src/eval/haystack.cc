@@ -134,7 +134,9 @@ Result<std::vector<Haystack>> MakeHaystacks(const HaystackPlan& plan, const Need
       haystack.length = length;
       haystack.trial = trial;
       for (int64_t depth = 0; depth < plan.depths; ++depth) {
-        haystack.statements.push_back(file.needles[order[static_cast<size_t>(depth)]].statement);
+        // Alternating, and the other way round in the next document.
+        haystack.statements.push_back({file.needles[order[static_cast<size_t>(depth)]].statement,
+                                       (depth + static_cast<int64_t>(haystacks.size())) % 2 == 1});
       }
       WINNOW_ASSIGN(haystack.document,
                     BuildDocument(source, DrawEnd(source, random), haystack.statements,

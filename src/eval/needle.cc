@@ -211,11 +211,16 @@ class NeedleRun {
     object["scores"] = std::move(scores);
     json::array documents;
     for (const Haystack& haystack : haystacks_) {
+      json::array statements;
+      for (const Hidden& statement : haystack.statements) {
+        statements.push_back(json::object{{"text", Printable(statement.text)},
+                                          {"form", statement.own_line ? "line" : "inline"}});
+      }
       documents.push_back(json::object{{"length", haystack.length},
                                        {"trial", haystack.trial},
                                        {"tokens", haystack.document.tokens.size()},
                                        {"repeats", haystack.document.repeats},
-                                       {"statements", json::value_from(haystack.statements)}});
+                                       {"statements", statements}});
     }
     object["documents"] = std::move(documents);
     object["answers"] = answers_;

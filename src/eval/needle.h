@@ -28,7 +28,7 @@ struct Haystack {
   int64_t length = 0;  // tokens of prompt and answer together
   int64_t trial = 0;
   Document document;
-  std::vector<std::string> statements;  // by depth
+  std::vector<Hidden> statements;  // by depth
   std::vector<Question> questions;
 };
 

@@ -158,7 +158,7 @@ class RecallRun {
                              config_.index_topk, options_.length);
     plot.x_label = "layer";
     plot.y_label = "share of the mass";
-    LineSeries oracle{"oracle (the most possible)", {}, true};
+    LineSeries oracle{"oracle", {}, true};
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
       oracle.points.emplace_back(layer, Mean(layers_[layer].oracle_mass, layers_[layer]));
     }
