@@ -91,13 +91,17 @@ class HtmlText(html.parser.HTMLParser):
         self.skip_depth = 0
         self.pre_depth = 0
 
+    def is_furniture(self, tag, attrs):
+        if tag in self.VOID or tag in ("html", "body"):
+            return False
+        return any(value and name in ("class", "id", "role") and self.FURNITURE.search(value)
+                   for name, value in attrs)
+
     def handle_starttag(self, tag, attrs):
         if self.skip_tag:
             self.skip_depth += tag == self.skip_tag
             return
-        if tag in self.SKIPPED or (tag not in self.VOID and tag != "body" and tag != "html" and any(
-                value and name in ("class", "id", "role") and self.FURNITURE.search(value)
-                for name, value in attrs)):
+        if tag in self.SKIPPED or self.is_furniture(tag, attrs):
             self.skip_tag, self.skip_depth = tag, 1
             return
         if tag == "pre":
@@ -144,6 +148,7 @@ def text_of_html(source):
 
 
 ROFF_ESCAPES = (
+    (re.compile(r"\\\\|\\e|\\\(rs|\\\[rs\]"), "\0"),  # a backslash to print, kept from the rest
     (re.compile(r"\\f(\[[^\]]*\]|\(..|.)|\\s[-+]?\d|\\[&|^/,:%]|\\[hv]'[^']*'"), ""),
     (re.compile(r"\\\(bu|\\\[bu\]"), "-"),
     (re.compile(r"\\\(em|\\\[em\]"), "--"),
@@ -153,8 +158,8 @@ ROFF_ESCAPES = (
     (re.compile(r"\\\(co|\\\[co\]"), "(c)"),
     (re.compile(r"\\\(..|\\\[[^\]]*\]|\\\*\(..|\\\*\[[^\]]*\]|\\\*.|\\n\(..|\\n."), ""),
     (re.compile(r"\\([-'` ~0.])"), r"\1"),
-    (re.compile(r"\\e"), r"\\"),
     (re.compile(r"\\c$"), ""),
+    (re.compile("\0"), r"\\"),
 )
 MDOC_WORDS = {  # mdoc macros that may stand inside a line -> what they print before their words
     **dict.fromkeys("Ad An Ar Cd Dv Em Er Ev Fa Fn Ic Li Ms Nm No Pa St Sy Tn Va Vt Xr Cm Ux Bx Fx "
@@ -162,101 +167,167 @@ MDOC_WORDS = {  # mdoc macros that may stand inside a line -> what they print be
                     "Do So Qo Ft In Xo Xc Sm Bk Ek Tg".split(), ""), "Fl": "-"}
 
 
+PUNCTUATION = set(".,;:()[]|")
+
+
 def clean_roff(line):
+    """A line less its escapes."""
     for pattern, replacement in ROFF_ESCAPES:
         line = pattern.sub(replacement, line)
     return line
 
 
+def roff_words(arguments):
+    """The words of a macro line; quotation marks hold several together."""
+    return [clean_roff(word.strip('"')) for word in re.findall(r'"[^"]*"|\S+', arguments)]
+
+
 def mdoc_words(arguments):
     """The words of a macro line: callable macro names go, the dash of a flag comes."""
-    words, prefix = [], ""
-    for word in re.findall(r'"[^"]*"|\S+', arguments):
-        if word in MDOC_WORDS:
-            prefix = MDOC_WORDS[word]
-            continue
-        words.append(prefix + clean_roff(word.strip('"')))
-        prefix = ""
+    words, prefix, switched = [], "", False
+    for word in roff_words(arguments):
+        if switched:  # the "on" or "off" of Sm
+            switched = False
+        elif word in MDOC_WORDS:
+            prefix, switched = MDOC_WORDS[word], word == "Sm"
+        else:
+            words.append(word if word in PUNCTUATION else prefix + word)
+            prefix = prefix if word == "|" else ""
     return re.sub(r" ([.,;:)\]])", r"\1", " ".join(words))
 
 
-def text_of_man(source):
-    """Text of a manual page in the man or mdoc language, without a formatter."""
-    out, ignored, name, tagged = [], None, "", False
-    for line in source.split("\n"):
-        if ignored:
-            ignored = None if line.startswith(ignored) else ignored
-            continue
-        if not line.startswith((".", "'")):
-            out.append(clean_roff(line) + (":" if tagged else ""))
-            tagged = False
-            continue
-        macro, _, arguments = line[1:].strip().partition(" ")
-        if macro.startswith('\\"') or macro.startswith('"'):
-            continue
-        if macro in ("de", "ig", "am", "TS", "EQ"):
-            ignored = {"TS": ".TE", "EQ": ".EN"}.get(macro, "..")
-        elif macro in ("SH", "Sh"):
-            out.append("\n# " + mdoc_words(arguments).capitalize() + "\n")
-        elif macro in ("SS", "Ss"):
-            out.append("\n## " + mdoc_words(arguments) + "\n")
-        elif macro in ("PP", "P", "LP", "Pp", "sp", "Bd", "Ed", "El", "Bl", "RS", "RE"):
-            out.append("")
+class ManText:
+    """A manual page in the man or mdoc language turned into light Markdown, without a formatter."""
+
+    HEADINGS = {"SH": "# ", "Sh": "# ", "SS": "## ", "Ss": "## "}
+    BREAKS = {"PP", "P", "LP", "Pp", "sp", "Bl", "El", "RS", "RE", "br", "HP"}
+    IGNORED_UNTIL = {"de": "..", "ig": "..", "am": "..", "TS": ".TE", "EQ": ".EN"}
+    # Faces of the man language; those of two letters set their words alternately, without blanks.
+    FACES = {"B", "I", "SM", "BR", "RB", "IR", "RI", "BI", "IB"}
+
+    def __init__(self):
+        self.out = []
+        self.paragraph = []
+        self.filled = True  # False between .nf and .fi, where lines stay as they are
+        self.tag_follows = False  # the next line is the tag of a .TP paragraph
+        self.name = ""
+
+    def close_paragraph(self):
+        lines = "\n".join(self.paragraph).strip("\n")
+        if lines:
+            self.out.append(" ".join(self.paragraph) if self.filled else f"```\n{lines}\n```")
+            self.out.append("\n\n")
+        self.paragraph = []
+
+    def set_filled(self, filled):
+        if filled != self.filled:
+            self.close_paragraph()
+            self.filled = filled
+
+    def add(self, text):
+        if not text and self.filled:
+            self.close_paragraph()
+            return
+        self.paragraph.append(text)
+        if self.tag_follows:
+            self.tag_follows = False
+            self.end_tag()
+
+    def add_words(self, text):
+        if text:
+            self.add(text)
+
+    def end_tag(self):
+        """Sets what was collected as the line above the paragraph that explains it."""
+        self.out.append(" ".join(self.paragraph) + ":\n")
+        self.paragraph = []
+
+    def request(self, macro, arguments):
+        """One line of the page that begins with a dot."""
+        if macro in self.HEADINGS:
+            self.set_filled(True)
+            self.close_paragraph()
+            self.out.append(self.HEADINGS[macro] + mdoc_words(arguments).capitalize() + "\n\n")
+        elif macro in self.BREAKS:
+            self.close_paragraph()
+        elif macro in ("nf", "EX") or (macro == "Bd" and "-literal" in arguments):
+            self.set_filled(False)
+        elif macro in ("fi", "EE", "Ed"):
+            self.set_filled(True)
         elif macro in ("TP", "TQ"):
-            out.append("")
-            tagged = macro == "TP"
-        elif macro in ("IP", "It", "OP"):
-            out.append("\n" + mdoc_words(arguments.split('" ')[0] if macro == "IP" else arguments))
+            self.close_paragraph()
+            self.tag_follows = True
+        elif macro in ("IP", "It"):
+            self.close_paragraph()
+            tag = roff_words(arguments)[0:1] if macro == "IP" else [mdoc_words(arguments)]
+            if tag and tag[0]:
+                self.paragraph.append(tag[0])
+                self.end_tag()
         elif macro == "Nd":
-            out.append("- " + mdoc_words(arguments))
+            self.add("- " + mdoc_words(arguments))
         elif macro == "Nm":
-            name = name or mdoc_words(arguments)
-            out.append(mdoc_words(arguments) or name)
-        elif macro in ("BR", "RB", "IR", "RI", "BI", "IB"):
-            out.append("".join(clean_roff(w.strip('"'))
-                               for w in re.findall(r'"[^"]*"|\S+', arguments)))
-        elif macro in ("B", "I", "SM", "SB") or macro in MDOC_WORDS:
-            out.append(MDOC_WORDS.get(macro, "") + mdoc_words(arguments) + (":" if tagged else ""))
-            tagged = False
-    return "\n".join(out)
+            words = mdoc_words(arguments)
+            self.name = self.name or words
+            named = words and words[0] not in ".,;:()[]-"
+            self.add(words if named else f"{self.name} {words}".strip())
+        elif macro in self.FACES:
+            self.add_words(("" if len(macro) == 2 else " ").join(roff_words(arguments)))
+        elif macro in MDOC_WORDS:
+            self.add_words(mdoc_words(macro + " " + arguments))
+
+    def feed(self, source):
+        ignored_until = None
+        for line in source.split("\n"):
+            if ignored_until:
+                ignored_until = None if line.startswith(ignored_until) else ignored_until
+            elif line.startswith((".", "'")):
+                macro, _, arguments = line[1:].strip().partition(" ")
+                ignored_until = self.IGNORED_UNTIL.get(macro)
+                self.request(macro, arguments.strip())
+            else:
+                self.add(clean_roff(line))
+        self.set_filled(True)
+        self.close_paragraph()
+        return "".join(self.out)
+
+
+def text_of_man(source):
+    """Text of one manual page."""
+    return re.sub(r"[ ]+([.,;:)\]])(?=\s)", r"\1", ManText().feed(source))
 
 
 def text_of_quiz(source):
-    """Questions and answers of bsdgames' quiz: two columns, optional parts in [ ], choices by |."""
+    """Questions and answers of bsdgames' quiz: columns that are short patterns.
+
+    {a|b} and a|b are alternatives, of which the first is taken; [a] may be left out and is kept.
+    """
     lines = []
     for line in source.replace("\\\n", "").split("\n"):
-        columns = [re.sub(r"[\[\]{}]", "", column.split("|")[0]).strip()
-                   for column in line.split(":")]
+        line = re.sub(r"\{([^{}|]*)(?:\|[^{}]*)?\}", r"\1", line)
+        columns = [re.sub(r"[\[\]{}]", "", column.split("|")[0]).strip() for column in line.split(":")]
         if len(columns) >= 2 and all(columns[:2]):
             lines.append(f"Q: {columns[0]}\nA: {columns[1]}\n")
     return "\n".join(lines)
 
 
-def text_of_ruby_or_python(source):
-    return source.expandtabs(8) if "\n\t" in source else source
-
-
-def text_of_rst(source):
-    """reStructuredText as it is written, less comments and the markup of roles."""
-    source = re.sub(r"^\.\. (_[^\n]*:|index::|[|])[^\n]*\n", "", source, flags=re.MULTILINE)
-    return re.sub(r":[a-z:+-]+:`~?([^`<]+?)(?:\s*<[^>`]*>)?`", r"`\1`", source)
-
-
 def text_of_text(source):
+    """Plain text, Markdown and source code stay as they are."""
     return source
 
 
 def text_of_dict(source):
-    """A dictionary of the dict protocol: headwords at the margin; its own header goes."""
-    return re.sub(r"\A(?:http.*\n)?00-?database-.*\n(?:[ \t].*\n|\n)*", "", source)
+    """A dictionary of the dict protocol: headwords at the margin, less the entries on itself."""
+    entries = re.split(r"\n(?=\S)", source)
+    while entries and re.match(r"00-?database|https?://\S+$", entries[0]):
+        del entries[0]
+    return "\n".join(entries)
 
 
 EXTRACTORS = {
     "html": text_of_html,
     "man": text_of_man,
     "text": text_of_text,
-    "rst": text_of_rst,
-    "code": text_of_ruby_or_python,
+    "code": text_of_text,
     "quiz": text_of_quiz,
     "dict": text_of_dict,
 }
@@ -309,7 +380,8 @@ def check_licence(package, copyright_text, allowed):
     """Refuses a package whose copyright file does not bear out the declared, allowed licence.
 
     A machine-readable copyright file must give the declared licence to its `Files: *` stanza or to
-    the files named by `licence_files`. Any other must contain the sentence given as `evidence`.
+    the files named by `licence_files`; `spelled` is that file's own name for it. Any other must
+    contain the sentence given as `evidence`.
     """
     name, declared = package["name"], package["licence"]
     if declared not in allowed:
@@ -325,7 +397,7 @@ def check_licence(package, copyright_text, allowed):
         raise CorpusError(f"{name}: its copyright file names no licence of {wanted!r}; give a "
                           "sentence of it as 'evidence'")
     alternatives = re.split(r"\s+or\s+|\s*\|\s*", found[-1])
-    if normal_licence(declared) not in map(normal_licence, alternatives):
+    if normal_licence(package.get("spelled", declared)) not in map(normal_licence, alternatives):
         raise CorpusError(f"{name}: its copyright file says {found[-1]!r}, sources.json says "
                           f"{declared!r}")
 
@@ -346,8 +418,9 @@ def run(command, cwd=None):
 
 
 def names_to_fetch(packages):
+    """name -> version of the packages and of those they name under `with`."""
     return {p["name"]: p["version"] for p in packages} | {
-        tool: version for p in packages for tool, version in p.get("tools", {}).items()}
+        name: version for p in packages for name, version in p.get("with", {}).items()}
 
 
 def download(args):
@@ -371,6 +444,7 @@ def download(args):
 
 
 def deb_pattern(name, version):
+    """What apt-get calls the file of a package: the colon of an epoch is escaped."""
     return f"{name}_{version.replace(':', '%3a')}_*.deb"
 
 
@@ -525,6 +599,7 @@ def write_tokens(path, documents):
 
 
 def encode(tokenizer, texts):
+    """The tokens of each text."""
     encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
     return [array.array("H", encoding.ids) for encoding in encoded]
 
@@ -549,6 +624,10 @@ def existing_documents(paths, tokenizer, seen):
     documents = []
     for path in paths:
         fresh = read_tokens(path)
+        greatest = max(max(document, default=0) for document in fresh)
+        if greatest >= tokenizer.get_vocab_size():
+            raise CorpusError(f"{path}: has token {greatest}, the tokenizer only "
+                              f"{tokenizer.get_vocab_size()} tokens")
         for start in range(0, len(fresh), 64):
             for text in tokenizer.decode_batch([list(d) for d in fresh[start:start + 64]]):
                 seen.update(key for _, key in paragraph_hashes(text) if key)
