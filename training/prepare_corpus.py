@@ -80,9 +80,9 @@ class HtmlText(html.parser.HTMLParser):
               "blockquote", "pre", "li", "main", "header", "figure", "caption", "br", "hr"}
     # Words of class or id attributes that mark what surrounds a text rather than belongs to it.
     FURNITURE = re.compile(
-        r"sidebar|headerlink|(^|[\s-])related($|\s)|navbar|navheader|navfooter|breadcrumb|toctree"
-        r"|footer|(^|\s)(toc|contents|nav|menu|skip-link|viewcode-link|linenos|qanchor|banner"
-        r"|docs-top|docs-book-wrapper-menu|topmenu|mainmenu|subnav)($|\s)", re.IGNORECASE)
+        r"(^|\s)(sphinx|docs-)?sidebar|headerlink|(^|[\s-])related($|\s)|navbar|navheader|navfooter"
+        r"|breadcrumb|toctree|footer|(^|\s)(toc|contents|nav|menu|topmenu|mainmenu|subnav|banner"
+        r"|skip-link|viewcode-link|linenos|qanchor|docs-top)($|\s)", re.IGNORECASE)
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
@@ -304,7 +304,8 @@ def text_of_quiz(source):
     lines = []
     for line in source.replace("\\\n", "").split("\n"):
         line = re.sub(r"\{([^{}|]*)(?:\|[^{}]*)?\}", r"\1", line)
-        columns = [re.sub(r"[\[\]{}]", "", column.split("|")[0]).strip() for column in line.split(":")]
+        columns = [re.sub(r"[\[\]{}]", "", column.split("|")[0]).strip()
+                   for column in line.split(":")]
         if len(columns) >= 2 and all(columns[:2]):
             lines.append(f"Q: {columns[0]}\nA: {columns[1]}\n")
     return "\n".join(lines)
