@@ -15,18 +15,6 @@ constexpr int64_t kLanes = 16;
 constexpr int64_t kTileRows = 32;     // read once from memory for all queries and heads
 constexpr int64_t kScaleBlock = 128;  // values of an FP8 row that share a scale
 
-float Dot(const float* a, const float* b, int64_t size) {
-  float lanes[kLanes] = {};
-  int64_t k = 0;
-  for (; k + kLanes <= size; k += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += a[k + lane] * b[k + lane];
-  }
-  for (; k < size; ++k) lanes[0] += a[k] * b[k];
-  float sum = 0;
-  for (const float lane : lanes) sum += lane;
-  return sum;
-}
-
 void DecodeBf16(const uint8_t* bytes, int64_t count, float* out) {
   for (int64_t k = 0; k < count; ++k) {
     uint16_t bits;
@@ -48,6 +36,18 @@ void AddSoftmax(std::span<float> scores, float weight, std::vector<float>& mass)
 }
 
 }  // namespace
+
+float Dot(const float* a, const float* b, int64_t size) {
+  float lanes[kLanes] = {};
+  int64_t k = 0;
+  for (; k + kLanes <= size; k += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += a[k + lane] * b[k + lane];
+  }
+  for (; k < size; ++k) lanes[0] += a[k] * b[k];
+  float sum = 0;
+  for (const float lane : lanes) sum += lane;
+  return sum;
+}
 
 void DecodeLatentRow(const LatentCacheView& cache, int64_t slot, float* out) {
   const uint8_t* row = cache.rows.As<uint8_t>() + slot * cache.row_bytes;

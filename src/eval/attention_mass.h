@@ -15,6 +15,9 @@ void DecodeLatentRow(const LatentCacheView& cache, int64_t slot, float* out);
 // The slot of `position` in the only sequence of a batch.
 int64_t SlotOf(const BatchView& batch, int64_t position);
 
+// Sixteen chains of sums, so that a vector unit may make it.
+float Dot(const float* a, const float* b, int64_t size);
+
 // Queries that are worked on together share each row of the context that is read.
 struct MassArgs {
   std::span<const float* const> queries;  // each [H, dim]

@@ -123,7 +123,7 @@ Result<std::vector<Haystack>> MakeHaystacks(const HaystackPlan& plan, const Need
   for (const int64_t length : plan.lengths) {
     if (length - room <= config.index_topk) {
       return InvalidArgument(fmt::format(
-          "lengths: {}, of which question and answer take {}, expected a document longer than "
+          "length: {}, of which question and answer take {}, expected a document longer than "
           "index_topk of config.json, {}: within it sparse attention is dense",
           length, room, config.index_topk));
     }

@@ -219,6 +219,12 @@ Result<EvalReport> EvaluatePolicies(const PoliciesOptions& options) {
   if (options.depths < 1 || options.depths > 1000) {
     return InvalidArgument(fmt::format("depths: {}, expected 1 to 1000", options.depths));
   }
+  if (options.length <= config.index_topk + 1) {
+    return InvalidArgument(
+        fmt::format("length: {}, expected more than index_topk of config.json and one more, {}: "
+                    "within it nothing has to be chosen",
+                    options.length, config.index_topk + 1));
+  }
   return eval::PolicyRun(options, std::move(config)).Run();
 }
 

@@ -207,8 +207,7 @@ void LshHash::Hash(const float* x, uint8_t* buckets) const {
   for (int64_t round = 0; round < kLshRounds; ++round) {
     float best = -INFINITY;
     for (int64_t direction = 0; direction < kHalf; ++direction, rotation += dim_) {
-      float dot = 0;
-      for (int64_t k = 0; k < dim_; ++k) dot += x[k] * rotation[k];
+      const float dot = Dot(x, rotation, dim_);
       if (dot > best) {
         best = dot;
         buckets[round] = static_cast<uint8_t>(direction);
