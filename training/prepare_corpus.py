@@ -296,6 +296,20 @@ def text_of_man(source):
     return re.sub(r"[ ]+([.,;:)\]])(?=\s)", r"\1", ManText().feed(source))
 
 
+def text_of_pod(source):
+    """Perl's plain old documentation as light Markdown."""
+    source = re.sub(r"^=(begin|for)\b.*?(\n=end\b.*?)?(?=\n\n|\Z)", "", source,
+                    flags=re.MULTILINE | re.DOTALL)
+    source = re.sub(r"^=head(\d) +", lambda head: "#" * int(head[1]) + " ", source,
+                    flags=re.MULTILINE)
+    source = re.sub(r"^=item +[*]?\s*", "- ", source, flags=re.MULTILINE)
+    source = re.sub(r"^=[a-z]+\b.*\n", "", source, flags=re.MULTILINE)
+    source = re.sub(r"[A-Z]<< (.*?) >>", r"`\1`", source, flags=re.DOTALL)
+    source = re.sub(r"E<(lt|gt)>", lambda mark: "<" if mark[1] == "lt" else ">", source)
+    source = re.sub(r"L<([^|<>]*)\|[^<>]*>|[IBFSXLZ]<([^<>]*)>", r"\1\2", source)
+    return re.sub(r"C<([^<>]*)>", r"`\1`", source)
+
+
 def text_of_quiz(source):
     """Questions and answers of bsdgames' quiz: columns that are short patterns.
 
@@ -327,6 +341,7 @@ def text_of_dict(source):
 EXTRACTORS = {
     "html": text_of_html,
     "man": text_of_man,
+    "pod": text_of_pod,
     "text": text_of_text,
     "code": text_of_text,
     "quiz": text_of_quiz,
@@ -657,8 +672,11 @@ def pack_package(package, args, tokenizer, seen):
 
 
 def pack(args):
-    """Tokenizes what extract wrote. Held-out packages come last, so that they keep only
-    paragraphs that no training document has."""
+    """Drops near-duplicates, tokenizes and writes train.bin, heldout.bin and MANIFEST.json.
+
+    Held-out packages come last, so that they keep only paragraphs that no training document has.
+    new.bin is the part of train.bin that does not come from --tokens.
+    """
     _, packages = load_sources(args.sources)
     tokenizer = load_tokenizer(args.tokenizer)
     args.out.mkdir(parents=True, exist_ok=True)
