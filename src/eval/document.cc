@@ -36,6 +36,7 @@ bool EndsWord(const std::string& text, size_t place) {
 // The place nearest to `target` in [first, last] that `accepts`; npos if there is none.
 size_t Nearest(size_t target, size_t first, size_t last,
                const std::function<bool(size_t)>& accepts) {
+  target = std::clamp(target, first, last);
   for (size_t distance = 0; distance <= last - first; ++distance) {
     if (target >= first + distance && target - distance <= last && accepts(target - distance)) {
       return target - distance;

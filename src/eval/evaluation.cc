@@ -83,7 +83,7 @@ Status WriteOutput(const std::string& path, std::string_view bytes) {
   return OkStatus();
 }
 
-// The end of a prompt's beginning that the cache holds, and how many tokens a step may take.
+// Where the step that begins at token `first` of `total` ends.
 size_t StepEnd(const ModelRunner& runner, size_t first, size_t total) {
   return std::min(total, first + static_cast<size_t>(runner.chunk()));
 }
@@ -256,7 +256,7 @@ Result<std::vector<int32_t>> Subject::Answer(std::span<const int32_t> prompt, in
 
 Status Subject::Losses(std::span<const int32_t> tokens,
                        const std::function<void(int64_t, double)>& body, SelectionPolicy* policy,
-                       Meter* meter, const std::string& note) {
+                       Meter& meter, const std::string& note) {
   const size_t vocab = static_cast<size_t>(config().vocab_size);
   const size_t total = tokens.size() - 1;  // the last token's logits say nothing about the text
   std::vector<float> logits(std::min(total, static_cast<size_t>(runner_->chunk())) * vocab);
@@ -270,9 +270,9 @@ Status Subject::Losses(std::span<const int32_t> tokens,
       body(static_cast<int64_t>(row),
            Loss({logits.data() + (row - first) * vocab, vocab}, tokens[row + 1]));
     }
-    meter->Add(RunCost(config(), runner_->attention(), static_cast<int64_t>(first),
-                       static_cast<int64_t>(end)),
-               note);
+    meter.Add(RunCost(config(), runner_->attention(), static_cast<int64_t>(first),
+                      static_cast<int64_t>(end)),
+              note);
     first = end;
   }
   return OkStatus();

@@ -93,15 +93,15 @@ class Subject {
   const ModelConfig& config() const { return runner_->config(); }
 
   // The likeliest tokens after `prompt`, at most `max_tokens`, without the end of the sentence.
-  // Continues from the cache where it can. `observer` and `policy` may be null; `meter` too.
+  // Continues from the cache where it can. `policy` and `meter` may be null.
   Result<std::vector<int32_t>> Answer(std::span<const int32_t> prompt, int64_t max_tokens,
                                       SelectionPolicy* policy = nullptr, Meter* meter = nullptr,
                                       const std::string& note = {});
 
-  // Adds up -ln p of tokens[i + 1] after tokens[0..i] and calls body(i, loss) for each i but the
-  // last, from an empty cache.
+  // Runs at least two tokens from an empty cache and calls body(i, -ln p(tokens[i + 1])), where p
+  // is what the model gives after tokens[0..i], for each i but the last. `policy` may be null.
   Status Losses(std::span<const int32_t> tokens, const std::function<void(int64_t, double)>& body,
-                SelectionPolicy* policy, Meter* meter, const std::string& note);
+                SelectionPolicy* policy, Meter& meter, const std::string& note);
 
  private:
   std::unique_ptr<ModelRunner> runner_;

@@ -1,6 +1,7 @@
 // Making haystacks and asking about them.
 #include <algorithm>
 #include <numeric>
+#include <random>
 
 #include "base/check.h"
 #include "base/text.h"

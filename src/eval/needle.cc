@@ -102,15 +102,20 @@ class NeedleRun {
              const std::string& answer) {
     const bool right = IsRight(question, answer);
     scores_[{mode, question.kind, haystack.length, question.depth}].Add(right);
-    answers_.push_back(json::object{{"attention", winnow::Name(mode)},
-                                    {"kind", Name(question.kind)},
-                                    {"length", haystack.length},
-                                    {"trial", haystack.trial},
-                                    {"depth", DepthOf(question.depth, options_.depths)},
-                                    {"question", Printable(question.text)},
-                                    {"expected", Printable(question.expected)},
-                                    {"answer", Printable(answer)},
-                                    {"correct", right}});
+    json::object entry = {{"attention", winnow::Name(mode)},
+                          {"kind", Name(question.kind)},
+                          {"length", haystack.length},
+                          {"trial", haystack.trial},
+                          {"depth", DepthOf(question.depth, options_.depths)},
+                          {"question", Printable(question.text)},
+                          {"expected", Printable(question.expected)},
+                          {"answer", Printable(answer)},
+                          {"correct", right}};
+    if (question.kind == QuestionKind::kFact) {
+      const bool own_line = haystack.statements[static_cast<size_t>(question.depth)].own_line;
+      entry["form"] = own_line ? "line" : "inline";
+    }
+    answers_.push_back(std::move(entry));
   }
 
   Score At(AttentionMode mode, QuestionKind kind, int64_t length, int64_t depth) const {

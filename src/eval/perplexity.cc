@@ -148,7 +148,7 @@ class PerplexityRun {
         if (mode == AttentionMode::kSparse) ++bucket.tokens;
       };
       for (const auto& window : windows_[index]) {
-        WINNOW_TRY(subject->Losses(window, add, nullptr, &meter,
+        WINNOW_TRY(subject->Losses(window, add, nullptr, meter,
                                    fmt::format("{}, {}", Name(mode), texts_[index].name)));
       }
     }

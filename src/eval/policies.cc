@@ -117,7 +117,7 @@ class PolicyRun {
         outcome.loss += loss;
         ++outcome.tokens;
       };
-      WINNOW_TRY(subject.Losses(window, add, policy.get(), &meter, name + ", perplexity"));
+      WINNOW_TRY(subject.Losses(window, add, policy.get(), meter, name + ", perplexity"));
     }
     for (const Haystack& haystack : haystacks_) {
       const auto policy = fresh();

@@ -87,6 +87,18 @@ TEST(Document, StatesBehindWholeSentencesAndLines) {
   }
 }
 
+TEST(Document, KeepsTheOrderOfCrowdedStatements) {
+  const std::vector<Hidden> statements = Statements(30);
+  const auto document = BuildDocument(Novel(), 30000, statements, 700, NanoTokenizer());
+  ASSERT_TRUE(document.ok()) << document.status().ToString();
+  for (size_t index = 0; index < statements.size(); ++index) {
+    const size_t begin = document->statement_begins[index];
+    EXPECT_EQ(document->text.find(statements[index].text), begin);
+    EXPECT_NEAR(static_cast<double>(begin) / static_cast<double>(document->text.size()),
+                DepthOf(static_cast<int64_t>(index), 30), 0.12);
+  }
+}
+
 TEST(Document, BeginsAnewWhereTheSourceIsTooShort) {
   const std::string source = "A short story. It ends soon.\n\n";
   const auto once = BuildDocument(Novel(), 30000, Statements(2), 500, NanoTokenizer());
