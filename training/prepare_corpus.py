@@ -675,7 +675,7 @@ def pack(args):
     """Drops near-duplicates, tokenizes and writes train.bin, heldout.bin and MANIFEST.json.
 
     Held-out packages come last, so that they keep only paragraphs that no training document has.
-    new.bin is the part of train.bin that does not come from --tokens.
+    With --tokens, new.bin is the part of train.bin that does not come from them.
     """
     _, packages = load_sources(args.sources)
     tokenizer = load_tokenizer(args.tokenizer)
@@ -688,8 +688,10 @@ def pack(args):
         documents[package["set"]] += fresh
         manifest.append(entry)
     random.Random(args.seed).shuffle(documents["train"])
-    counts = {"new_train_tokens": write_tokens(args.out / "new.bin", documents["train"])}
-    documents["train"] += old
+    counts = {}
+    if old:
+        counts["new_tokens"] = write_tokens(args.out / "new.bin", documents["train"])
+        documents["train"] += old
     for name, part in documents.items():
         random.Random(args.seed).shuffle(part)
         counts[f"{name}_tokens"] = write_tokens(args.out / f"{name}.bin", part)
