@@ -20,6 +20,16 @@ from conversations import Corpus, conversation
 from model import Model, Shape, index_scores, linear, rope_table, rows
 
 
+def token_files(folder):
+    """Paths of the tokens to train on and of those held out."""
+    names = sorted(n for n in os.listdir(folder) if n.endswith(".bin"))
+    held_out = [n for n in names if n.startswith("heldout")]
+    train = [n for n in names if n not in held_out]
+    if not held_out or not train:
+        raise SystemExit(f"{folder}: holds {names}, expected heldout*.bin and other *.bin files of tokens; prepare_corpus.py makes them")
+    return [os.path.join(folder, n) for n in train], [os.path.join(folder, n) for n in held_out]
+
+
 @torch.no_grad()
 def exam(model, corpus, length, documents, sparse, device, seed=7):
     """kind -> [right, asked], and (depth in tenths, kind) -> [right, asked]."""
@@ -89,15 +99,14 @@ def report(model, corpus, lengths, documents, device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
-    parser.add_argument("--data", required=True, help="folder of heldout/*.bin and tokenizer.json")
+    parser.add_argument("--data", required=True, help="folder of *.bin, heldout*.bin and tokenizer.json")
     parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 8192, 32768])
     parser.add_argument("--documents", type=int, default=8)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Model(Shape())
     checkpoint.load(model, args.checkpoint)
-    folder = os.path.join(args.data, "heldout")
-    corpus = Corpus([os.path.join(folder, n) for n in sorted(os.listdir(folder)) if n.endswith(".bin")], os.path.join(args.data, "tokenizer.json"))
+    corpus = Corpus(token_files(args.data)[1], os.path.join(args.data, "tokenizer.json"))
     for line in report(model.to(device), corpus, args.lengths, args.documents, device):
         print(line, flush=True)
 

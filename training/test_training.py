@@ -37,8 +37,8 @@ def write_tokens(folder: str) -> None:
     tokenizer = conversations.Tokenizer.from_file(os.path.join(MODEL, "tokenizer.json"))
     with open(TEXT, encoding="utf-8") as file:
         ids = [0] + tokenizer.encode(file.read(), add_special_tokens=False).ids
-    os.makedirs(os.path.join(folder, "heldout"))
-    for name, part in (("train.bin", ids[:16000]), (os.path.join("heldout", "text.bin"), ids[16000:])):
+    os.makedirs(folder, exist_ok=True)
+    for name, part in (("train.bin", ids[:16000]), ("heldout.bin", ids[16000:])):
         np.array(part, dtype=np.uint16).tofile(os.path.join(folder, name))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         os.symlink(os.path.join(os.path.abspath(MODEL), name), os.path.join(folder, name))
@@ -123,7 +123,7 @@ class Training(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             done = self.run_plan(folder, os.path.join(folder, "out"))
             self.assertNotEqual(done.returncode, 0)
-            self.assertIn("no .bin files", done.stderr)
+            self.assertIn("expected heldout*.bin", done.stderr)
 
 
 class Selection(unittest.TestCase):

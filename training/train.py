@@ -2,14 +2,13 @@
 
     train.py --data DIR --plan plans/continue.json --out DIR [--init CHECKPOINT]
 
-DIR holds what prepare_corpus.py made: *.bin for training, heldout/*.bin for evaluation, tokenizer.json.
+DIR holds what prepare_corpus.py made: heldout*.bin for evaluation, all other *.bin for training, tokenizer.json.
 Stages are budgeted in seconds of the clock, after compilation, so that a run fits what a GPU costs. The state
 is saved every two minutes and after each stage; the same command goes on from there. Each finished stage
 leaves its checkpoint in OUT/<stage>, and a log in OUT/log.txt.
 """
 import argparse
 import dataclasses
-import glob
 import json
 import os
 import random
@@ -66,17 +65,10 @@ class Run:
         with open(args.plan) as file:
             self.stages = [Stage.read(s, args.plan) for s in json.load(file)]
         self.tokenizer = os.path.join(args.data, "tokenizer.json")
-        self.corpus = self._corpus(args.data)
-        self.heldout = self._corpus(os.path.join(args.data, "heldout"))
+        self.corpus, self.heldout = (Corpus(paths, self.tokenizer) for paths in evaluate.token_files(args.data))
         os.makedirs(args.out, exist_ok=True)
         self.log = open(os.path.join(args.out, "log.txt"), "a", buffering=1)
         self.done, self.elapsed, self.saved_at = [], 0.0, time.time()
-
-    def _corpus(self, folder: str) -> Corpus:
-        paths = sorted(glob.glob(os.path.join(folder, "*.bin")))
-        if not paths:
-            raise SystemExit(f"{folder}: no .bin files of tokens; prepare_corpus.py makes them")
-        return Corpus(paths, self.tokenizer)
 
     def say(self, *words):
         line = " ".join(str(w) for w in words)
@@ -217,7 +209,7 @@ class Run:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of *.bin, heldout/*.bin and tokenizer.json")
+    parser.add_argument("--data", required=True, help="folder of *.bin, heldout*.bin and tokenizer.json")
     parser.add_argument("--plan", required=True, help="JSON list of stages")
     parser.add_argument("--out", required=True, help="folder of state, checkpoints and log")
     parser.add_argument("--init", help="checkpoint folder to start from; without it, random weights")
