@@ -6,6 +6,7 @@ several facts at once, for counts, for the section, for what is not there, and f
 passage. Everything is made of tokens; the text around a statement keeps its own.
 """
 import random
+import textwrap
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -106,13 +107,22 @@ class Document:
         drafts = [(what, self._draft(what, text)) for what, _, text in ordered]
         inserted = sum(len(d["line"]) for _, d in drafts)
         self.ids = self._assemble(corpus.body(r, max(64, length - inserted - 2)), places, drafts)
+        if r.random() < 0.3:
+            self.ids = self._wrapped(r.randint(60, 100))  # a little longer; the questions get the rest
+
+    def _wrapped(self, width: int) -> list[int]:
+        """The document with its long lines broken, as many texts are stored."""
+        lines = self.corpus.decode(self.ids).split("\n")
+        broken = [part for line in lines for part in (textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+                                                      if len(line) > width and not line.startswith((" ", "|")) else [line])]
+        return self.corpus.encode("\n".join(broken))
 
     def _pieces(self, world, holdings) -> list:
         """(kind, members, text): most facts as a sentence of their own, some together in a list or table."""
         r, single, pieces = self.r, list(world.facts) + list(holdings), []
         r.shuffle(single)
         while len(single) > 6 and r.random() < 0.25:
-            members = [m for m in single[:r.randint(3, 6)] if isinstance(m, invented.Fact)]
+            members = [m for m in single[:r.randint(3, 6)] if isinstance(m, invented.Fact) and m.attribute.named]
             single = [m for m in single if m not in members]
             if members:
                 pieces.append((members, None, self._table(members)))
@@ -188,16 +198,17 @@ class Examiner:
 
     def _holder(self):
         fact = self.r.choice(self.world.facts)
+        if not fact.attribute.predicate:
+            return None
         if sum(fact.value in f.value for f in self.world.facts if f.attribute.name == fact.attribute.name) != 1 or fact.value.isdigit() and len(fact.value) < 3:
             return None
         person = fact.family == "person"
-        who = "who" if person else self.r.choice(["what", "which " + {"site": "place", "object": "thing", "vessel": "vessel", "project": "project",
-                                                                    "event": "event"}[fact.family]])
+        who = "who" if person else self.r.choice(["what", "which " + {"site": "place", "vessel": "vessel", "project": "project", "event": "event"}.get(fact.family, "thing")])
         return f"{who} {fact.attribute.predicate.format(v=fact.value)}?", fact.subject, self.document.depth[fact]
 
     def _several(self):
         fact = self.r.choice(self.world.facts)
-        known = self.world.of[fact.subject]
+        known = [f for f in self.world.of[fact.subject] if f.attribute.named]
         if len(known) < 2:
             return None
         chosen = self.r.sample(known, min(len(known), self.r.choice([2, 2, 3])))
@@ -216,7 +227,7 @@ class Examiner:
     def _which(self):
         fact = self.r.choice(self.world.facts)
         peers = self.world.peers(fact)
-        if len(peers) < 1:
+        if not peers or not fact.attribute.predicate:
             return None
         others = [p.subject for p in self.r.sample(peers, min(len(peers), self.r.choice([1, 2, 2, 3])))]
         names = others + [fact.subject]
@@ -243,7 +254,7 @@ class Examiner:
         heading = self.document.section[fact]
         if heading is None:
             return None
-        style = "fact" if fact in self.document.stated and self.r.random() < 0.3 else "about"
+        style = "fact" if fact in self.document.stated and self.r.random() < 0.3 or not fact.attribute.named else "about"
         sentence = self.document.stated.get(fact, "")
         question = self.r.choice(SECTION[style]).format(
             k=self.headings.kind, p=sentence, l=invented.lowered(sentence)[:-1] + "?", a=fact.attribute.name, s=fact.subject)
@@ -287,7 +298,7 @@ class Examiner:
         return " ".join(text.split()) if self.r.random() < 0.4 else text
 
     def _quote(self):
-        found = self._passage(8, 16, sentence=False)
+        found = self._passage(5, 16, sentence=False)
         if not found or (cue := self._cue(*found)) is None:
             return None
         start = sum(found)

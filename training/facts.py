@@ -54,6 +54,7 @@ LANGUAGES = "Rust Go Python Ada Haskell Erlang Lua Fortran Kotlin Scheme Perl OC
 WORDS = (
     "amber basil cedar delta ember fern ginger hazel indigo jasper kelp lemon maple nutmeg olive "
     "pepper quartz rosemary saffron thyme umber violet walnut yarrow zinc coral denim flint garnet ivory").split()
+TITLES = "Mr Mrs Miss Doctor Professor Captain Colonel Judge Sister Brother Lady Sir Inspector Father Madame Signora".split()
 MONTHS = "January February March April May June July August September October November December".split()
 WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 ONSETS = "b d f g h k l m n p r s t v w z br dr gr kl tr st bl th sh".split()
@@ -122,6 +123,7 @@ class Attribute:
     questions: tuple        # with {s}
     predicate: str          # verb phrase with {v}, for "Who …?" and "Which of A, B and C …?"
     relation: str = ""      # "the owner of {s}", where the value is a person
+    named: bool = True      # whether `name` can be asked for: "the access code of …"
 
 
 def attribute(name, value, statements, questions, predicate, relation=""):
@@ -254,7 +256,7 @@ EVENT = [
               ["A ticket for {s} costs {v}.", "Entry to {s} is {v}."], ["What does a ticket for {s} cost?", "How much is entry to {s}?"], "costs {v}"),
 ]
 FAMILIES = {"site": SITE, "person": PERSON, "object": OBJECT, "vessel": VESSEL, "project": PROJECT, "event": EVENT}
-FAMILY_WEIGHTS = [("site", 26), ("person", 34), ("object", 14), ("vessel", 8), ("project", 11), ("event", 7)]
+FAMILY_WEIGHTS = [("site", 16), ("person", 34), ("object", 10), ("vessel", 6), ("project", 8), ("event", 5), ("thing", 21)]
 EVENT_NAMES = "regatta fair concert auction wedding lecture reunion feast exhibition hearing tournament supper".split()
 
 
@@ -265,7 +267,9 @@ def subject(r: random.Random, family: str) -> str:
         return r.choice([f"the {where} {r.choice(SITES)}", f"the {where} {r.choice(SITES)}", f"the {r.choice(SITES)} of {where}",
                          f"the {r.choice(COLOURS)} {r.choice(SITES)}", f"the old {r.choice(SITES)} in {where}"])
     if family == "person":
-        return person(r)
+        return person(r) if r.random() < 0.85 else f"{r.choice(TITLES)} {r.choice(LAST_NAMES) if r.random() < .6 else invented_name(r)}"
+    if family == "thing":
+        return open_facts.thing(r)
     if family == "object":
         return r.choice([f"the {r.choice(COLOURS)} {r.choice(OBJECTS)}", f"the {r.choice(MATERIALS)} {r.choice(OBJECTS)}",
                          f"the {r.choice(OBJECTS)} from {city(r)}"])
@@ -329,7 +333,7 @@ class Fact:
 
     def statement(self, r: random.Random) -> str:
         fitting = [t for t in self.attribute.statements if not (t.startswith("{v}") and self.value[0].islower())]
-        return phrased(r, r.choice(fitting).format(s=self.subject, v=self.value))  # a capital would change the value
+        return phrased(r, open_facts.adorned(r, r.choice(fitting).format(s=self.subject, v=self.value)))  # a capital would change the value
 
     def question(self, r: random.Random, about: str = "") -> str:
         return r.choice(self.attribute.questions).format(s=about or self.subject)
@@ -347,14 +351,26 @@ class World:
         while len(self.facts) < size:
             family = r.choices(families, weights)[0]
             who = self._new_subject(family)
-            for attr in r.sample(FAMILIES[family], r.choice([1, 1, 2, 2, 3])):
-                self._add(who, family, attr)
+            for _ in range(r.choice([1, 1, 2, 2, 3])):
+                self._add(who, family, self._attribute(family))
+
+        for fact in list(self.facts):  # who is named in passing has a life of their own
+            if fact.attribute.relation and fact.value not in self.of and r.random() < 0.5:
+                self.of[fact.value] = []
+                self._add(fact.value, "person", self._attribute("person"))
 
     def _new_subject(self, family: str) -> str:
         while (who := subject(self.r, family)) in self.of:
             pass
         self.of[who] = []
         return who
+
+    def _attribute(self, family: str) -> Attribute:
+        """One of the family's, or one of any kind; often one that others have too, to be told apart."""
+        if family != "thing" and self.r.random() < 0.5:
+            return self.r.choice(FAMILIES[family])
+        known = [f.attribute for f in self.facts[-24:] if (f.family == "person") == (family == "person")]
+        return self.r.choice(known) if known and self.r.random() < 0.35 else open_facts.open_attribute(self.r, family)
 
     def _add(self, who: str, family: str, attr: Attribute) -> None:
         if any(f.attribute.name == attr.name for f in self.of[who]):
@@ -386,7 +402,7 @@ class World:
             fact = self.r.choice(self.facts)
             style = self.r.random()
             if style < 0.4:
-                who, attr = fact.subject, self.r.choice(FAMILIES[fact.family])
+                who, attr = fact.subject, self._attribute(fact.family)
             elif style < 0.8:
                 who, attr = subject(self.r, fact.family), fact.attribute
             else:  # a near miss: the first word of a known name with another ending
@@ -428,3 +444,6 @@ class Holding:
 
     def list_question(self, r: random.Random) -> str:
         return self._fill(r, self.LISTS)
+
+
+import open_facts  # noqa: E402  at the end, since it builds on this module

@@ -64,7 +64,7 @@ class Conversations(unittest.TestCase):
         checked = 0
         for seed in range(12):
             ids, _, spans = self.made(seed, 3000)
-            text = self.corpus.decode(ids[:spans[0][1]])
+            text = " ".join(self.corpus.decode(ids[:spans[0][1]]).split())
             for kind, start, end, _ in spans:
                 answer = self.corpus.decode(ids[start:end - 1])
                 if kind in ("fact", "chain", "list", "section"):

@@ -175,7 +175,8 @@ class Run:
             self._step_indexer(stage.indexer_rate * rate / stage.rate[0])
         self.model.balance_experts()
         layers = len(self.model.blocks)
-        return lambda: f"loss {loss.item():.4f} kept {torch.exp(-spread.detach() / layers).item():.3f} divergence {float(wrong) / layers:.4f}"
+        loss, spread, wrong = loss.detach(), spread.detach(), torch.as_tensor(wrong).detach()
+        return lambda: f"loss {loss.item():.4f} kept {torch.exp(-spread / layers).item():.3f} divergence {wrong.item() / layers:.4f}"
 
     def _indexer_step(self, stage, rope, rate):
         """The model stands still; the indexer learns the dense attention of the probed queries."""
@@ -197,7 +198,7 @@ class Run:
                 kept.append(attention.gather(-1, best).sum(-1).mean())
         wrong.backward()
         self._step_indexer(rate)
-        return lambda: f"divergence {wrong.item() / len(kept):.4f} kept " + " ".join(f"{m.item():.3f}" for m in kept)
+        return lambda: f"divergence {wrong.detach().item() / len(kept):.4f} kept " + " ".join(f"{m.item():.3f}" for m in kept)
 
     def _step_indexer(self, rate):
         for group in self.indexer_optimizer.param_groups:
