@@ -358,12 +358,15 @@ def packed(corpus: Corpus, r: random.Random, length: int):
     return ids + [PAD] * room, weights + [0.0] * room
 
 
-def sequence(corpus: Corpus, r: random.Random, length: int, text_share: float, packed_share: float):
-    """One training sequence: plain text, several short conversations or one about a long document."""
+def sequence(corpus: Corpus, r: random.Random, length: int, text_share: float, packed_share: float, tail: float | None = None):
+    """One training sequence: plain text, several short conversations or one about a long document.
+
+    `tail` is the share of the last that questions take; by default less, the longer it is.
+    """
     u = r.random()
     if u < text_share:
         ids = corpus.window(r, length)
         weights = (ids != BOS).astype(np.float32)
         return ids.astype(np.int32), weights
-    ids, weights = packed(corpus, r, length) if u < text_share + packed_share else conversation(corpus, r, length)[:2]
+    ids, weights = packed(corpus, r, length) if u < text_share + packed_share else conversation(corpus, r, length, tail=tail)[:2]
     return np.array(ids, dtype=np.int32), np.array(weights, dtype=np.float32)

@@ -6,6 +6,7 @@ and wrappings multiply the phrasings; no two documents share a world.
 """
 import dataclasses
 import random
+import re
 
 CITIES = (
     "Lisbon Oslo Cairo Lima Quito Dublin Vienna Prague Athens Madrid Tokyo Seoul Hanoi Delhi "
@@ -307,7 +308,7 @@ def lowered(text: str) -> str:
 
 def phrased(r: random.Random, sentence: str) -> str:
     """A statement as it stands in a document: plain, or opened in one of many ways."""
-    sentence = capitalized(sentence)
+    sentence = capitalized(re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", sentence))
     if r.random() < 0.6:
         return sentence
     return r.choice(OPENINGS) + lowered(sentence)

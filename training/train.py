@@ -35,6 +35,7 @@ class Stage:
     rate: tuple          # learning rate at the start and at the end, of the model (of the indexer in its warm-up)
     text: float = 0.4    # share of plain text
     packed: float = 0.1  # share of sequences of several short conversations
+    tail: float | None = None  # share of questions in a conversation; by default less, the longer it is
     probes: int = 64     # queries a sequence whose attention is looked at
     spread: float = 0.0  # weight of the spread loss, summed over layers
     indexer_rate: float = 5e-4  # in a sparse stage
@@ -56,7 +57,7 @@ class Sequences(torch.utils.data.IterableDataset):
     def __iter__(self):
         r = random.Random(f"{self.seed}/{self.stage.name}/{torch.utils.data.get_worker_info().id}")
         while True:
-            yield sequence(self.corpus, r, self.stage.length + 1, self.stage.text, self.stage.packed)
+            yield sequence(self.corpus, r, self.stage.length + 1, self.stage.text, self.stage.packed, self.stage.tail)
 
 
 class Run:
