@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 import make_cases
 
 MODEL, OUT = "models/winnow-nano", "tests/golden/winnow-nano"
-DOCUMENT_TOKENS = 470
+DOCUMENT_TOKENS = 1000
 QUESTION = "What is the door code of the Dublin library?"
-GREEDY = 3
+GREEDY = 6
 
 
 def main():
@@ -35,7 +35,7 @@ def main():
         document = encode(f.read())[:DOCUMENT_TOKENS]
     ids = [tokenizer.token_to_id(x) for x in ("<｜begin▁of▁sentence｜>", "<｜User｜>")] + document
     ids += encode("\n\n" + QUESTION) + [tokenizer.token_to_id(x) for x in ("<｜Assistant｜>", "</think>")]
-    positions = [0, 255, 256, 400, len(ids) - 1]
+    positions = [0, 255, 256, 400, 700, 900, len(ids) - 1]
     expected, margins = make_cases.reference(MODEL, torch.tensor(ids), positions, GREEDY)
     os.makedirs(OUT, exist_ok=True)
     save_file(expected, f"{OUT}/expected.safetensors", metadata={"format": "pt"})
