@@ -120,9 +120,10 @@ Status CheckOutputs(const EvalOptions& options) {
   return CheckWritable(options.svg);
 }
 
-Status WriteOutputs(const EvalOptions& options, const EvalReport& report) {
+Result<EvalReport> Finish(const EvalOptions& options, EvalReport report) {
   WINNOW_TRY(WriteOutput(options.json, report.json + "\n"));
-  return WriteOutput(options.svg, report.svg);
+  WINNOW_TRY(WriteOutput(options.svg, report.svg));
+  return report;
 }
 
 std::string Printable(std::string_view text) {

@@ -31,9 +31,9 @@ Result<std::vector<Text>> ReadTexts(const std::vector<std::string>& paths);
 // Says now whether the files can be written, so that no hour of work ends in an error. Leaves
 // nothing behind.
 Status CheckOutputs(const EvalOptions& options);
-// Writes report.json and report.svg where the options say: to a temporary file that takes the name
-// when it is complete.
-Status WriteOutputs(const EvalOptions& options, const EvalReport& report);
+// Writes report.json and report.svg where the options say, to a temporary file that takes the name
+// when it is complete, and gives the report back.
+Result<EvalReport> Finish(const EvalOptions& options, EvalReport report);
 
 // `text` with broken UTF-8 replaced and control characters left out: for JSON and SVG.
 std::string Printable(std::string_view text);

@@ -54,12 +54,7 @@ class NeedleRun {
     if (options_.dense) modes_.push_back(AttentionMode::kDense);
     Meter meter(options_.eval, Cost());
     for (const AttentionMode mode : modes_) WINNOW_TRY(RunMode(mode, reader, meter));
-    EvalReport report;
-    report.table = Table();
-    report.json = json::serialize(Json());
-    report.svg = Svg();
-    WINNOW_TRY(WriteOutputs(options_.eval, report));
-    return report;
+    return Finish(options_.eval, {Table(), json::serialize(Json()), Svg()});
   }
 
  private:

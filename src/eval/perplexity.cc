@@ -100,12 +100,7 @@ class PerplexityRun {
     Meter meter(options_.eval, cost);
     WINNOW_TRY(RunMode(AttentionMode::kSparse, &LossSum::sparse, meter, &sparse_seconds_));
     WINNOW_TRY(RunMode(AttentionMode::kDense, &LossSum::dense, meter, &dense_seconds_));
-    EvalReport report;
-    report.table = Table();
-    report.json = json::serialize(Json());
-    report.svg = Svg();
-    WINNOW_TRY(WriteOutputs(options_.eval, report));
-    return report;
+    return Finish(options_.eval, {Table(), json::serialize(Json()), Svg()});
   }
 
  private:

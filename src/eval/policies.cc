@@ -48,12 +48,7 @@ class PolicyRun {
     for (const NamedPolicy& policy : others) {
       WINNOW_TRY(RunPolicy(*subject, policy.name, policy.make, meter));
     }
-    EvalReport report;
-    report.table = Table();
-    report.json = json::serialize(Json());
-    report.svg = Svg();
-    WINNOW_TRY(WriteOutputs(options_.eval, report));
-    return report;
+    return Finish(options_.eval, {Table(), json::serialize(Json()), Svg()});
   }
 
  private:

@@ -26,12 +26,7 @@ class RecallRun {
     WINNOW_TRY(Audit());
     seconds_ = SecondsSince(start);
     for (const LayerRecall& layer : layers_) all_.Add(layer);
-    EvalReport report;
-    report.table = Table();
-    report.json = json::serialize(Json());
-    report.svg = Svg();
-    WINNOW_TRY(WriteOutputs(options_.eval, report));
-    return report;
+    return Finish(options_.eval, {Table(), json::serialize(Json()), Svg()});
   }
 
  private:

@@ -29,7 +29,7 @@ TEST(Outputs, AreCheckedWithoutATraceAndReplacedWhole) {
   EXPECT_TRUE(CheckOutputs(options).ok());
   EXPECT_FALSE(fs::exists(options.json));
   EXPECT_EQ(Slurp(options.svg), "old");
-  EXPECT_TRUE(WriteOutputs(options, {"", "{}", "<svg/>"}).ok());
+  EXPECT_TRUE(Finish(options, {"", "{}", "<svg/>"}).ok());
   EXPECT_EQ(Slurp(options.json), "{}\n");
   EXPECT_EQ(Slurp(options.svg), "<svg/>");
   size_t files = 0;
@@ -43,7 +43,7 @@ TEST(Outputs, FollowALinkAndKeepIt) {
   const std::string target = folder.Write("target.json", "old");
   options.json = folder.path() + "/link.json";
   fs::create_symlink(target, options.json);
-  EXPECT_TRUE(WriteOutputs(options, {"", "{}", ""}).ok());
+  EXPECT_TRUE(Finish(options, {"", "{}", ""}).ok());
   EXPECT_TRUE(fs::is_symlink(options.json));
   EXPECT_EQ(Slurp(target), "{}\n");
 }
