@@ -67,10 +67,21 @@ def save(model: Model, tokenizer_folder: str, folder: str) -> None:
             shutil.copy(source, folder)
 
 
+def decoded(stored: dict) -> dict:
+    """The tensors with each FP8 one multiplied by its factors, which come one for 128 x 128 values."""
+    def values(name):
+        w, scale = stored[name], stored.get(name + "_scale_inv")
+        if scale is None:
+            return w
+        spread = scale.float().repeat_interleave(128, 0).repeat_interleave(128, 1)
+        return w.float() * spread[:w.shape[0], :w.shape[1]]
+    return {n: values(n) for n in stored if not n.endswith("_scale_inv")}
+
+
 @torch.no_grad()
 def load(model: Model, folder: str) -> None:
-    """Fills the model from a folder that `save` wrote. Every tensor must be there, in its shape, and no other."""
-    stored, wanted = load_file(os.path.join(folder, "model.safetensors")), tensors(model)
+    """Fills the model from a folder that `save` or quantize_fp8.py wrote. Every tensor must be there, in its shape, and no other."""
+    stored, wanted = decoded(load_file(os.path.join(folder, "model.safetensors"))), tensors(model)
     if stored.keys() != wanted.keys():
         raise SystemExit(f"{folder}/model.safetensors: tensors differ: {sorted(stored.keys() ^ wanted.keys())[:5]}")
     for name, p in wanted.items():

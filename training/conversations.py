@@ -16,8 +16,8 @@ import facts as invented
 BOS, EOS, PAD = 0, 1, 2
 ABSENT = "The text does not say."
 ANSWER_WEIGHT, QUOTE_WEIGHT, QUESTION_WEIGHT = 6.0, 3.0, 0.2
-KINDS = [("fact", 27), ("holder", 7), ("several", 6), ("chain", 11), ("which", 6), ("count", 4), ("list", 4), ("section", 5),
-         ("absent", 11), ("quote", 14), ("sentence", 5)]
+KINDS = [("fact", 30), ("holder", 7), ("several", 6), ("chain", 9), ("which", 6), ("count", 3), ("list", 3), ("section", 5),
+         ("absent", 8), ("quote", 18), ("sentence", 5)]
 CONTINUE = (
     "Continue: {p}", "Continue: {p}", "Continue: {p}", "Continue the passage: {p}", "How does the passage go on that begins with \"{p}\"?",
     "What comes after \"{p}\"?", "Quote what follows: {p}", "Complete this passage of the text: {p}", "Which words follow \"{p}\"?",

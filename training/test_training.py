@@ -119,6 +119,23 @@ class Training(unittest.TestCase):
             changed = [n for (n, a), (_, b) in zip(restored.named_parameters(), before.named_parameters()) if not torch.equal(a, b)]
             self.assertTrue(any("indexer" in n for n in changed) and any("indexer" not in n for n in changed))
 
+    def test_two_processes_train_one_model(self):
+        with tempfile.TemporaryDirectory() as folder:
+            write_tokens(data := os.path.join(folder, "data"))
+            done = self.run_plan(data, os.path.join(folder, "out"), "--gpus", "2")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("ranks 2", done.stdout)
+            self.assertEqual(done.stdout.count("sparse finished"), 1)
+
+    def test_reads_the_quantized_checkpoint_that_is_shipped(self):
+        full = training_model.Model(training_model.Shape())
+        checkpoint.load(full, MODEL)
+        stored = safetensors.torch.load_file(os.path.join(MODEL, "model.safetensors"))
+        name = "model.layers.1.self_attn.kv_a_proj_with_mqa.weight"  # 576 rows: its last block is cut off
+        for row, column in ((0, 0), (130, 5), (575, 383)):
+            code, factor = stored[name][row, column].float(), stored[name + "_scale_inv"][row // 128, column // 128].float()
+            self.assertEqual(full.blocks[1].kv_a[row, column].item(), (code * factor).item())
+
     def test_says_what_is_missing(self):
         with tempfile.TemporaryDirectory() as folder:
             done = self.run_plan(folder, os.path.join(folder, "out"))
