@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kLanes = 16;
 constexpr int64_t kTileRows = 32;     // read once from memory for all queries and heads
+constexpr int64_t kTogether = 8;      // queries that share the rows they read
 constexpr int64_t kScaleBlock = 128;  // values of an FP8 row that share a scale
 
 void DecodeBf16(const uint8_t* bytes, int64_t count, float* out) {
@@ -23,16 +24,45 @@ void DecodeBf16(const uint8_t* bytes, int64_t count, float* out) {
   }
 }
 
-// Adds the softmax of `scores` to `mass`, times `weight`; scores are spent.
-void AddSoftmax(std::span<float> scores, float weight, std::vector<float>& mass) {
-  const float largest = *std::max_element(scores.begin(), scores.end());
-  double sum = 0;
-  for (float& score : scores) {
-    score = std::exp(score - largest);
-    sum += score;
+struct Query {
+  const float* q;             // [H, dim]
+  int64_t context;            // rows it sees
+  std::vector<float> scores;  // [H, context]
+};
+
+// Fills in the scores of all heads; each of the `rows` is read from memory once for all queries.
+void Score(std::vector<Query>& queries, int64_t num_heads, int64_t dim, float scale,
+           const float* rows) {
+  for (Query& query : queries) query.scores.resize(static_cast<size_t>(num_heads * query.context));
+  const int64_t longest = queries.back().context;
+  for (int64_t tile = 0; tile < longest; tile += kTileRows) {
+    for (Query& query : queries) {
+      const int64_t end = std::min(tile + kTileRows, query.context);
+      for (int64_t head = 0; head < num_heads; ++head) {
+        const float* q = query.q + head * dim;
+        float* scores = query.scores.data() + head * query.context;
+        for (int64_t s = tile; s < end; ++s) scores[s] = scale * Dot(q, rows + s * dim, dim);
+      }
+    }
   }
-  const float factor = static_cast<float>(weight / sum);
-  for (size_t s = 0; s < scores.size(); ++s) mass[s] += scores[s] * factor;
+}
+
+// The mean over heads of the softmax of their scores, which are spent.
+std::vector<float> MeanSoftmax(Query& query, int64_t num_heads) {
+  const size_t context = static_cast<size_t>(query.context);
+  std::vector<float> mass(context, 0.0f);
+  for (int64_t head = 0; head < num_heads; ++head) {
+    const std::span<float> scores(query.scores.data() + head * query.context, context);
+    const float largest = *std::max_element(scores.begin(), scores.end());
+    double sum = 0;
+    for (float& score : scores) {
+      score = std::exp(score - largest);
+      sum += score;
+    }
+    const float factor = static_cast<float>(1.0f / static_cast<float>(num_heads) / sum);
+    for (size_t s = 0; s < context; ++s) mass[s] += scores[s] * factor;
+  }
+  return mass;
 }
 
 }  // namespace
@@ -76,35 +106,32 @@ int64_t SlotOf(const BatchView& batch, int64_t position) {
   return page * batch.page_size + position % batch.page_size;
 }
 
-void AttentionMass(const MassArgs& args) {
-  const size_t count = args.queries.size();
-  args.scores->resize(count);
-  args.mass->resize(count);
-  int64_t longest = 0;
-  for (size_t i = 0; i < count; ++i) {
-    (*args.scores)[i].resize(static_cast<size_t>(args.num_heads * args.contexts[i]));
-    longest = std::max(longest, args.contexts[i]);
-  }
-  for (int64_t tile = 0; tile < longest; tile += kTileRows) {
-    for (size_t i = 0; i < count; ++i) {
-      const int64_t end = std::min(tile + kTileRows, args.contexts[i]);
-      for (int64_t head = 0; head < args.num_heads; ++head) {
-        const float* q = args.queries[i] + head * args.dim;
-        float* scores = (*args.scores)[i].data() + head * args.contexts[i];
-        for (int64_t s = tile; s < end; ++s) {
-          scores[s] = args.softmax_scale * Dot(q, args.rows + s * args.dim, args.dim);
-        }
-      }
+void AttentionMass::ForEach(const Pass& pass, const AttentionState& state,
+                            std::span<const int32_t> tokens,
+                            const std::function<void(size_t, std::span<const float>)>& body) {
+  const int32_t* positions = pass.batch.positions.As<int32_t>();
+  const int64_t dim = state.latent.latent_dim + state.latent.rope_dim;
+  const int64_t longest = int64_t{positions[tokens.back()]} + 1;
+  rows_.resize(static_cast<size_t>(longest * dim));
+  pool_.ParallelFor(longest, [&](int64_t position, int) {
+    DecodeLatentRow(state.latent, SlotOf(pass.batch, position), rows_.data() + position * dim);
+  });
+  // Few tokens are spread over the threads, many are grouped.
+  const int64_t count = static_cast<int64_t>(tokens.size());
+  const int64_t threads = pool_.num_threads();
+  const int64_t together = std::min(kTogether, (count + threads - 1) / threads);
+  pool_.ParallelFor((count + together - 1) / together, [&](int64_t piece, int) {
+    const int64_t first = piece * together;
+    std::vector<Query> queries;
+    for (int64_t i = first; i < std::min(count, first + together); ++i) {
+      const int32_t token = tokens[static_cast<size_t>(i)];
+      queries.push_back({state.q.Rows(token, 1).As<float>(), int64_t{positions[token]} + 1, {}});
     }
-  }
-  for (size_t i = 0; i < count; ++i) {
-    const size_t context = static_cast<size_t>(args.contexts[i]);
-    (*args.mass)[i].assign(context, 0.0f);
-    for (int64_t head = 0; head < args.num_heads; ++head) {
-      AddSoftmax({(*args.scores)[i].data() + static_cast<size_t>(head) * context, context},
-                 1.0f / static_cast<float>(args.num_heads), (*args.mass)[i]);
+    Score(queries, state.q.dims[1], dim, pass.softmax_scale, rows_.data());
+    for (size_t i = 0; i < queries.size(); ++i) {
+      body(static_cast<size_t>(first) + i, MeanSoftmax(queries[i], state.q.dims[1]));
     }
-  }
+  });
 }
 
 std::vector<int32_t> LargestMass(std::span<const float> mass, int64_t count) {

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
-#include "backend/ops.h"
+#include "base/thread_pool.h"
+#include "model/transformer.h"
 
 namespace winnow::eval {
 
@@ -18,20 +20,21 @@ int64_t SlotOf(const BatchView& batch, int64_t position);
 // Sixteen chains of sums, so that a vector unit may make it.
 float Dot(const float* a, const float* b, int64_t size);
 
-// Queries that are worked on together share each row of the context that is read.
-struct MassArgs {
-  std::span<const float* const> queries;  // each [H, dim]
-  std::span<const int64_t> contexts;      // rows each query sees, at least 1
-  int64_t num_heads = 0;                  // H
-  int64_t dim = 0;                        // C + R
-  const float* rows = nullptr;            // [longest context, dim]
-  float softmax_scale = 0;
-  std::vector<std::vector<float>>* scores;  // scratch
-  std::vector<std::vector<float>>* mass;    // out: mass[i] is [contexts[i]]
+// Weighs the contexts of a step's tokens, layer by layer.
+class AttentionMass {
+ public:
+  explicit AttentionMass(ThreadPool& pool) : pool_(pool) {}
+
+  // Calls body(i, mass) once for each of `tokens`, ascending rows of the step's batch of one
+  // sequence, on any thread: mass[s] = mean over heads h of softmax over s of
+  // (softmax_scale · q[tokens[i], h] · row[s]), for the s of the token's context. Sums to 1.
+  void ForEach(const Pass& pass, const AttentionState& state, std::span<const int32_t> tokens,
+               const std::function<void(size_t, std::span<const float>)>& body);
+
+ private:
+  ThreadPool& pool_;
+  std::vector<float> rows_;  // [longest context, C + R], of the layer at work
 };
-// mass[i][s] = mean over heads h of softmax over s of (softmax_scale · q[i, h] · row[s]). Sums
-// to 1.
-void AttentionMass(const MassArgs& args);
 
 // The `count` positions of the largest mass, ascending; of equal ones the lower position.
 std::vector<int32_t> LargestMass(std::span<const float> mass, int64_t count);

@@ -9,6 +9,7 @@
 
 #include "base/thread_pool.h"
 #include "engine/model_runner.h"
+#include "eval/attention_mass.h"
 #include "model/workspace.h"
 
 namespace winnow::eval {
@@ -53,13 +54,13 @@ class RecallAudit : public StepObserver {
   void Weigh(const Pass& pass, const AttentionState& state, std::span<const int32_t> tokens);
 
   ThreadPool pool_;
+  AttentionMass mass_{pool_};
   std::vector<int32_t> positions_;
   std::vector<LayerRecall> layers_;
   std::vector<std::array<IndexCacheView, kIndexKeyTypes.size()>> keys_;  // by layer
   std::vector<DeviceMemory> memory_;
   Workspace workspace_;
   std::array<Selections, kIndexKeyTypes.size()> selected_;  // of the last layer with an indexer
-  std::vector<float> rows_;                                 // the context's latent rows
 };
 
 // `count` positions drawn from [first, end), ascending; all of them if there are fewer.

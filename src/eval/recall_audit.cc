@@ -2,7 +2,6 @@
 #include <random>
 
 #include "base/check.h"
-#include "eval/attention_mass.h"
 #include "eval/recall.h"
 
 namespace winnow::eval {
@@ -123,40 +122,18 @@ void RecallAudit::SelectAll(const Pass& pass, const AttentionState& state,
   }
 }
 
-// One query a piece: a row of masses lives as long as it is weighed.
 void RecallAudit::Weigh(const Pass& pass, const AttentionState& state,
                         std::span<const int32_t> tokens) {
-  const int64_t dim = state.latent.latent_dim + state.latent.rope_dim;
-  const int64_t heads = state.q.dims[1];
   const int64_t topk = pass.config.index_topk;
-  const int32_t* positions = pass.batch.positions.As<int32_t>();
-  const int64_t longest = int64_t{positions[tokens.back()]} + 1;
-  rows_.resize(static_cast<size_t>(longest * dim));
-  pool_.ParallelFor(longest, [&](int64_t position, int) {
-    DecodeLatentRow(state.latent, SlotOf(pass.batch, position), rows_.data() + position * dim);
-  });
   std::vector<LayerRecall> found(tokens.size());
-  pool_.ParallelFor(static_cast<int64_t>(tokens.size()), [&](int64_t piece, int) {
-    const size_t query = static_cast<size_t>(piece);
-    const float* q = state.q.As<float>() + tokens[query] * heads * dim;
-    const int64_t context = int64_t{positions[tokens[query]]} + 1;
-    std::vector<std::vector<float>> scores;
-    std::vector<std::vector<float>> mass;
-    AttentionMass({.queries = {&q, 1},
-                   .contexts = {&context, 1},
-                   .num_heads = heads,
-                   .dim = dim,
-                   .rows = rows_.data(),
-                   .softmax_scale = pass.softmax_scale,
-                   .scores = &scores,
-                   .mass = &mass});
+  mass_.ForEach(pass, state, tokens, [&](size_t query, std::span<const float> mass) {
     const auto kept = [&](const std::vector<int32_t>& selection) {
       double sum = 0;
-      for (const int32_t position : selection) sum += mass[0][static_cast<size_t>(position)];
+      for (const int32_t position : selection) sum += mass[static_cast<size_t>(position)];
       return sum;
     };
     LayerRecall& recall = found[query];
-    const std::vector<int32_t> oracle = LargestMass(mass[0], topk);
+    const std::vector<int32_t> oracle = LargestMass(mass, topk);
     recall.queries = 1;
     recall.oracle_mass = kept(oracle);
     for (size_t type = 0; type < kIndexKeyTypes.size(); ++type) {

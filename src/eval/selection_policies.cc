@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <optional>
 #include <random>
 
@@ -62,49 +63,20 @@ class PatternPolicy : public SelectionPolicy {
 // The largest mass of true attention: the best that a selection shared by the heads could do.
 class OraclePolicy : public SelectionPolicy {
  public:
-  explicit OraclePolicy(ThreadPool& pool) : pool_(pool) {}
+  explicit OraclePolicy(ThreadPool& pool) : mass_(pool) {}
 
   void Select(const Pass& pass, const AttentionState& state,
               const SelectionView& selection) override {
-    constexpr int64_t kTogether = 8;  // queries that share the rows they read
-    const int64_t T = pass.num_tokens();
-    const int64_t dim = state.latent.latent_dim + state.latent.rope_dim;
-    const int64_t heads = state.q.dims[1];
-    const int64_t longest = PositionOf(pass.batch, T - 1) + 1;
-    rows_.resize(static_cast<size_t>(longest * dim));
-    pool_.ParallelFor(longest, [&](int64_t position, int) {
-      DecodeLatentRow(state.latent, SlotOf(pass.batch, position), rows_.data() + position * dim);
-    });
-    pool_.ParallelFor((T + kTogether - 1) / kTogether, [&](int64_t piece, int) {
-      const int64_t first = piece * kTogether;
-      const int64_t end = std::min(T, first + kTogether);
-      std::vector<const float*> queries;
-      std::vector<int64_t> contexts;
-      for (int64_t token = first; token < end; ++token) {
-        queries.push_back(state.q.As<float>() + token * heads * dim);
-        contexts.push_back(PositionOf(pass.batch, token) + 1);
-      }
-      std::vector<std::vector<float>> scores;
-      std::vector<std::vector<float>> mass;
-      AttentionMass({.queries = queries,
-                     .contexts = contexts,
-                     .num_heads = heads,
-                     .dim = dim,
-                     .rows = rows_.data(),
-                     .softmax_scale = pass.softmax_scale,
-                     .scores = &scores,
-                     .mass = &mass});
-      for (int64_t token = first; token < end; ++token) {
-        Write(pass.batch, token,
-              MostMass(mass[static_cast<size_t>(token - first)], pass.config.index_topk),
-              selection);
-      }
+    std::vector<int32_t> tokens(static_cast<size_t>(pass.num_tokens()));
+    std::iota(tokens.begin(), tokens.end(), 0);
+    mass_.ForEach(pass, state, tokens, [&](size_t token, std::span<const float> mass) {
+      Write(pass.batch, static_cast<int64_t>(token), MostMass(mass, pass.config.index_topk),
+            selection);
     });
   }
 
  private:
-  ThreadPool& pool_;
-  std::vector<float> rows_;
+  AttentionMass mass_;
 };
 
 // Keys are the latent rows, queries the absorbed heads; both are hashed by the same rotations.
