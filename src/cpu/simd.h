@@ -18,6 +18,10 @@
 //   AddInt SubInt And Or Xor AndNot(a, b) = ~a & b, ShiftLeft<n> ShiftRight<n> (logical)
 //   EqualInt(a, b) GreaterInt(a, b)      all ones where true (signed)
 //   LoadU8 LoadI8 LoadU16                sixteen elements, widened to 32 bits
+//   LoadInt(p) StoreInt(p, i)            sixteen 32-bit integers
+//   InterleaveI8(p, q)                   lane l: p[l] in the low half, q[l] in the high, widened
+//   AddPairs(a, b, c)                    c + the product of the low halves + that of the high ones,
+//                                        halves signed; not both -2^15 in both places
 //   StoreU16(p, i)                       the low halves
 //   StoreI8(p, i)                        the low bytes
 //   LoadF16 LoadE4m3                     exact, subnormals included; NaN stays NaN

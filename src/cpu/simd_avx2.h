@@ -139,6 +139,24 @@ static inline I32x16 LoadI8(const int8_t* p) {
 static inline I32x16 LoadU16(const uint16_t* p) {
   return {_mm256_cvtepu16_epi32(Load16Bytes(p)), _mm256_cvtepu16_epi32(Load16Bytes(p + 8))};
 }
+static inline I32x16 LoadInt(const int32_t* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
+}
+static inline void StoreInt(int32_t* p, I32x16 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.lo);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.hi);
+}
+static inline I32x16 InterleaveI8(const int8_t* p, const int8_t* q) {
+  const __m128i low = Load16Bytes(p);
+  const __m128i high = Load16Bytes(q);
+  return {_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(low, high)),
+          _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(low, high))};
+}
+static inline I32x16 AddPairs(I32x16 a, I32x16 b, I32x16 c) {
+  return {_mm256_add_epi32(c.lo, _mm256_madd_epi16(a.lo, b.lo)),
+          _mm256_add_epi32(c.hi, _mm256_madd_epi16(a.hi, b.hi))};
+}
 static inline void StoreU16(uint16_t* p, I32x16 x) {
   const __m256i low = _mm256_set1_epi32(0xffff);
   const __m256i packed =

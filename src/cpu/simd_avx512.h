@@ -82,6 +82,17 @@ static inline __m256i Load32Bytes(const void* p) {
 static inline I32x16 LoadU8(const uint8_t* p) { return {_mm512_cvtepu8_epi32(Load16Bytes(p))}; }
 static inline I32x16 LoadI8(const int8_t* p) { return {_mm512_cvtepi8_epi32(Load16Bytes(p))}; }
 static inline I32x16 LoadU16(const uint16_t* p) { return {_mm512_cvtepu16_epi32(Load32Bytes(p))}; }
+static inline I32x16 LoadInt(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+static inline void StoreInt(int32_t* p, I32x16 x) { _mm512_storeu_si512(p, x.v); }
+static inline I32x16 InterleaveI8(const int8_t* p, const int8_t* q) {
+  const __m128i low = Load16Bytes(p);
+  const __m128i high = Load16Bytes(q);
+  return {_mm512_cvtepi8_epi16(
+      _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high)))};
+}
+static inline I32x16 AddPairs(I32x16 a, I32x16 b, I32x16 c) {
+  return {_mm512_add_epi32(c.v, _mm512_madd_epi16(a.v, b.v))};
+}
 static inline void StoreU16(uint16_t* p, I32x16 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x.v));
 }

@@ -157,8 +157,34 @@ static inline I32x16 ShiftRight(I32x16 x) {
 }
 static inline I32x16 EqualInt(I32x16 a, I32x16 b) { WINNOW_EACH(I32x16, a.v[i] == b.v[i]); }
 static inline I32x16 GreaterInt(I32x16 a, I32x16 b) { WINNOW_EACH(I32x16, a.v[i] > b.v[i]); }
+static inline I32x4 AddPairs4(I32x4 a, I32x4 b, I32x4 c) {
+#if defined(__SSE2__)
+  return c + (I32x4)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+  const I32x4 low = ((I32x4)((U32x4)a << 16) >> 16) * ((I32x4)((U32x4)b << 16) >> 16);
+  return c + low + (a >> 16) * (b >> 16);
+#endif
+}
+static inline I32x16 AddPairs(I32x16 a, I32x16 b, I32x16 c) {
+  WINNOW_EACH(I32x16, AddPairs4(a.v[i], b.v[i], c.v[i]));
+}
 
 #undef WINNOW_EACH
+
+static inline I32x16 LoadInt(const int32_t* p) {
+  I32x16 result;
+  memcpy(&result, p, sizeof(result));
+  return result;
+}
+static inline void StoreInt(int32_t* p, I32x16 x) { memcpy(p, &x, sizeof(x)); }
+static inline I32x16 InterleaveI8(const int8_t* p, const int8_t* q) {
+  I32x16 result;
+  for (int lane = 0; lane < 16; ++lane) {
+    const uint32_t high = static_cast<uint32_t>(q[lane]) << 16;
+    result.v[lane / 4][lane % 4] = static_cast<int32_t>(high | static_cast<uint16_t>(p[lane]));
+  }
+  return result;
+}
 
 template <typename T>
 static inline I32x16 LoadWidened(const T* p) {

@@ -13,14 +13,25 @@ enum class InstructionSet;  // cpu_backend.h
 // Index keys are decoded and scored in groups of this many, one key a lane.
 inline constexpr int64_t kKeyGroup = 16;
 
+// Codes of int8 keys and queries are multiplied as integers, which are exact as floats up to this
+// many dimensions: 127 * 127 * 1024 < 2^24. So the order of their sum does not matter.
+inline constexpr int64_t kMaxCodeDim = 1024;
+inline bool ScoresCodes(IndexKeyType type, int64_t index_dim) {
+  return type == IndexKeyType::kInt8 && index_dim <= kMaxCodeDim;
+}
+// Codes go in pairs of dimensions (2p, 2p + 1), as 16-bit numbers; a missing last one is 0.
+inline int64_t CodePairs(int64_t index_dim) { return (index_dim + 1) / 2; }
+
 // Scores of consecutive keys for rows of heads; the order is that of dsa/lightning_indexer.h.
 struct ScoreArgs {
-  const float* q = nullptr;        // [num_tokens, index_heads, index_dim]
+  IndexKeyType type = IndexKeyType::kInt8;
+  // [num_tokens, index_heads, index_dim] floats; or, where ScoresCodes, as pack_codes leaves them.
+  const void* q = nullptr;
   const float* weights = nullptr;  // [num_tokens, index_heads]
   int64_t num_tokens = 0;
   int64_t index_heads = 0;
   int64_t index_dim = 0;
-  const float* keys = nullptr;       // [num_groups, index_dim, 16], aligned to 64 bytes
+  const void* keys = nullptr;        // as decode_keys leaves them, aligned to 64 bytes
   const float* key_scale = nullptr;  // [num_groups * 16]
   int64_t num_groups = 0;
   float* dots = nullptr;    // scratch [num_tokens, index_heads, kMaxDotKeys]
@@ -35,13 +46,17 @@ inline constexpr int64_t kFewDotRows = 6;  // num_tokens * index_heads that fit 
 using Candidate = uint64_t;
 
 struct LightningIndexerKernels {
-  // Keys [first_key, first_key + num_groups * 16) of a cache page as floats [num_groups, J, 16].
+  // Codes [rows, J], whole numbers within ±127, to pairs [rows, CodePairs(J)]: the first in the low
+  // half.
+  void (*pack_codes)(const float* q, int64_t rows, int64_t index_dim, int32_t* pairs);
+  // Keys [first_key, first_key + num_groups * 16) of a cache page as floats [num_groups, J, 16], or
+  // where ScoresCodes as pairs [num_groups, CodePairs(J), 16] of 32 bits.
   void (*decode_keys)(IndexKeyType type, const uint8_t* page, int64_t index_dim, int64_t page_size,
-                      int64_t first_key, int64_t num_groups, float* keys);
+                      int64_t first_key, int64_t num_groups, void* keys);
   void (*score)(const ScoreArgs& args);
   // The same for args.num_groups groups of the page from first_key on, decoded in registers as they
   // are used: for rows that fit in one tile, where a key is used once. args.keys is ignored.
-  void (*score_page)(IndexKeyType type, const uint8_t* page, int64_t page_size, int64_t first_key,
+  void (*score_page)(const uint8_t* page, int64_t page_size, int64_t first_key,
                      const ScoreArgs& args);
   // Appends to `out` the candidates among `num_scores` scores, which are those of the positions
   // from first_position on: all but NaN, or with a threshold those greater. `out` has room for all.

@@ -55,11 +55,13 @@ class Selector {
   // What a thread works with: one allocation, cut up.
   struct Workspace {
     float* keys = nullptr;            // [kMaxRun / 16, J, 16]
+    int32_t* q_codes = nullptr;       // [kBlockTokens, I, CodePairs(J)], where codes are scored
     float* dots = nullptr;            // [rows, kMaxDotKeys]
     float* scores = nullptr;          // [kBlockTokens, kMaxRun]
     Candidate* candidates = nullptr;  // [kBlockTokens, BufferSize(K)]
   };
 
+  bool scores_codes() const { return ScoresCodes(args_.cache.type, index_dim_); }
   int64_t Candidates(int64_t token) const { return int64_t{positions_[token]} + 1; }
   // The block that starts at the first token from `token` on that must be scored; none: num_tokens
   // is 0.
@@ -198,14 +200,20 @@ void Selector::SelectInSegments(const Block* blocks, int64_t num_blocks, int64_t
 
 Selector::Workspace Selector::OfThread(int thread) {
   const int64_t keys = kMaxRun * index_dim_;
+  const int64_t codes = scores_codes() ? kBlockTokens * index_heads_ * CodePairs(index_dim_) : 0;
   const int64_t dots = GroupTokens() * index_heads_ * kMaxDotKeys;
   const int64_t scores = kBlockTokens * kMaxRun;
   const int64_t candidates = kBlockTokens * BestCandidates::BufferSize(topk_);
-  float* floats = context_.scratch.OfThread<float>(thread, keys + dots + scores + 2 * candidates);
-  return {.keys = floats,
-          .dots = floats + keys,
-          .scores = floats + keys + dots,
-          .candidates = reinterpret_cast<Candidate*>(floats + keys + dots + scores)};
+  float* keys_at =
+      context_.scratch.OfThread<float>(thread, keys + dots + scores + 2 * candidates + codes);
+  float* dots_at = keys_at + keys;
+  float* scores_at = dots_at + dots;
+  float* candidates_at = scores_at + scores;
+  return {.keys = keys_at,
+          .q_codes = reinterpret_cast<int32_t*>(candidates_at + 2 * candidates),
+          .dots = dots_at,
+          .scores = scores_at,
+          .candidates = reinterpret_cast<Candidate*>(candidates_at)};
 }
 
 void Selector::ScoreKeys(const Block& block, int64_t first_key, int64_t last_key,
@@ -213,6 +221,10 @@ void Selector::ScoreKeys(const Block& block, int64_t first_key, int64_t last_key
   for (int64_t index = 0; index < block.num_tokens; ++index) {
     best[index] =
         BestCandidates(work.candidates + index * BestCandidates::BufferSize(topk_), topk_);
+  }
+  if (scores_codes()) {
+    kernels_.pack_codes(args_.q.As<float>() + block.first_token * index_heads_ * index_dim_,
+                        block.num_tokens * index_heads_, index_dim_, work.q_codes);
   }
   const int64_t page_size = args_.cache.page_size;
   for (int64_t key = first_key; key < last_key;) {
@@ -235,7 +247,8 @@ void Selector::ScoreRun(const Block& block, int64_t first_key, int64_t num_keys,
   const int64_t offset = first_key % page_size;
   const int64_t num_groups = (num_keys + kKeyGroup - 1) / kKeyGroup;
   const float* scales = IndexScales(args_.cache, page);
-  ScoreArgs run = {.index_heads = index_heads_,
+  ScoreArgs run = {.type = args_.cache.type,
+                   .index_heads = index_heads_,
                    .index_dim = index_dim_,
                    .keys = work.keys,
                    .key_scale = scales ? scales + offset : kOnes.data(),
@@ -249,12 +262,16 @@ void Selector::ScoreRun(const Block& block, int64_t first_key, int64_t num_keys,
   }
   for (int64_t index = 0; index < block.num_tokens; index += GroupTokens()) {
     const int64_t token = block.first_token + index;
-    run.q = args_.q.As<float>() + token * index_heads_ * index_dim_;
+    if (scores_codes()) {
+      run.q = work.q_codes + index * index_heads_ * CodePairs(index_dim_);
+    } else {
+      run.q = args_.q.As<float>() + token * index_heads_ * index_dim_;
+    }
     run.weights = args_.weights.As<float>() + token * index_heads_;
     run.num_tokens = std::min(GroupTokens(), block.num_tokens - index);
     run.scores = work.scores + index * kMaxRun;
     if (few) {
-      kernels_.score_page(args_.cache.type, IndexPage(args_.cache, page), page_size, offset, run);
+      kernels_.score_page(IndexPage(args_.cache, page), page_size, offset, run);
     } else {
       kernels_.score(run);
     }

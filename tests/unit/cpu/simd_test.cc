@@ -251,6 +251,30 @@ TEST_P(Simd, SelectsByBits) {
   }
 }
 
+TEST_P(Simd, AddsProductsOfPairs) {
+  std::mt19937 random(7);
+  std::uniform_int_distribution<int> byte(-128, 127);
+  std::uniform_int_distribution<int> word(-32768, 32767);
+  for (int round = 0; round < 50; ++round) {
+    int8_t p[16];
+    int8_t q[16];
+    int32_t pairs[16];
+    int32_t sums[16];
+    int32_t expected[16];
+    for (int lane = 0; lane < 16; ++lane) {
+      p[lane] = static_cast<int8_t>(byte(random));
+      q[lane] = static_cast<int8_t>(byte(random));
+      const int low = word(random);
+      const int high = word(random);
+      pairs[lane] = static_cast<int32_t>(static_cast<uint32_t>(high) << 16 | (low & 0xffff));
+      sums[lane] = word(random);
+      expected[lane] = sums[lane] + p[lane] * low + q[lane] * high;
+    }
+    simd().add_pairs(p, q, pairs, sums);
+    for (int lane = 0; lane < 16; ++lane) EXPECT_EQ(sums[lane], expected[lane]);
+  }
+}
+
 TEST_P(Simd, AddsLanesInOneOrder) {
   alignas(64) float x[64];
   const std::vector<float> random = RandomFloats(64, 5);

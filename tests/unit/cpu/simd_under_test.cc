@@ -42,6 +42,9 @@ uint64_t Compare(const float* a, const float* b) {
 void SelectOf(uint32_t mask, const float* a, const float* b, float* out) {
   Store(out, Select(mask, Load(a), Load(b)));
 }
+void AddPairsOf(const int8_t* p, const int8_t* q, const int32_t* pairs, int32_t* sums) {
+  StoreInt(sums, AddPairs(InterleaveI8(p, q), LoadInt(pairs), LoadInt(sums)));
+}
 void CopyPartial(const float* x, float* out, int64_t n) { Store(out, LoadPartial(x, n)); }
 void StorePartialOf(const float* x, float* out, int64_t n) { StorePartial(out, Load(x), n); }
 
@@ -67,6 +70,7 @@ extern const SimdUnderTest kSimdUnderTest = {Each<Exp>,
                                              MaxLaneOf,
                                              Compare,
                                              SelectOf,
+                                             AddPairsOf,
                                              CopyPartial,
                                              StorePartialOf};
 

@@ -79,7 +79,7 @@ TEST(SelectTokens, HoldsAroundTheEdgesOfK) {
 
 TEST(SelectTokens, HoldsForEveryShapeOfTheIndexer) {
   for (int64_t index_heads : {1, 2, 3, 4, 7, 32, 64}) {
-    for (int64_t index_dim : {16, 128, 256}) {
+    for (int64_t index_dim : {1, 2, 16, 128, 256, 2048}) {
       ExpectTheDefinitions({.index_heads = index_heads,
                             .index_dim = index_dim,
                             .topk = 20,
