@@ -17,6 +17,16 @@ namespace winnow {
 // Memory on a device; freed on destruction.
 using DeviceMemory = std::shared_ptr<void>;
 
+// What a device can do at most with the backend's threads and instructions, as measured. A
+// multiply-add counts as two operations.
+struct Roofs {
+  double flops_f32 = 0;              // a second
+  double flops_bf16 = 0;             // a second; 0 where the backend uses no instructions for them
+  double ops_int8 = 0;               // a second: exact products of bytes and their sums
+  double read_bytes_per_second = 0;  // from memory, in order
+  int64_t cache_bytes = 0;           // what was read before as many others comes from memory again
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -33,6 +43,9 @@ class Backend {
 
   // The most bytes that SelectTokens holds in scores and candidates at once, whatever the context.
   virtual int64_t SelectionScratchBytes(int64_t topk) const = 0;
+
+  // Works all of the device for a second or less. kResourceExhausted when memory is short.
+  virtual Result<Roofs> MeasureRoofs() = 0;
 
   void Embed(const EmbedArgs& args);
   void AddRmsNorm(const AddRmsNormArgs& args);

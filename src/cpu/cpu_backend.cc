@@ -11,6 +11,7 @@
 #include "cpu/context.h"
 #include "cpu/cpu_ops.h"
 #include "cpu/dsa/dsa_ops.h"
+#include "cpu/roofs.h"
 
 namespace winnow::cpu {
 namespace {
@@ -57,6 +58,7 @@ class CpuBackend final : public Backend {
   int64_t SelectionScratchBytes(int64_t topk) const override {
     return cpu::SelectionScratchBytes(pool_.num_threads(), topk);
   }
+  Result<Roofs> MeasureRoofs() override { return cpu::MeasureRoofs(context_, instruction_set_); }
 
  protected:
   void DoEmbed(const EmbedArgs& args) override { cpu::Embed(context_, args); }
