@@ -22,10 +22,11 @@ LAYERS = {
     "text": ["base"],
     "engine": ["model", "text", "backend", "dsa", "tensor", "base"],
     "eval": ["engine", "model", "text", "backend", "dsa", "tensor", "base"],
+    "bench": ["engine", "backend", "tensor", "base"],
     "server": ["base"],
 }
 VOCABULARY = {"winnow/status.h", "winnow/types.h"}    # headers of include/ that every layer may use
-PUBLIC = {"engine", "eval", "server"}                         # folders that may include the rest of include/
+PUBLIC = {"engine", "eval", "bench", "server"}                # folders that may include the rest of include/
 COMPOSITION_ROOT = "engine/backends.cc"              # the one file that knows which backends exist
 BACKENDS = {"cpu/cpu_backend.h", "cuda/cuda_backend.h"}
 LAST_WORDS = "base/status.cc"                         # a failed WINNOW_CHECK says why before it aborts

@@ -1,0 +1,37 @@
+// Measurements, for people and for programs.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/backend.h"
+#include "bench/kernel_cost.h"
+#include "winnow/bench.h"
+
+namespace winnow::bench {
+
+struct Timed {
+  std::string name;
+  KernelCost cost;
+  std::vector<double> seconds;  // of each run
+};
+
+struct Session {
+  std::string machine;  // the processor's model
+  std::string backend;
+  Roofs before;
+  Roofs after;
+  std::vector<Timed> kernels;
+};
+
+// The higher of each ceiling: the machine was seen to do as much.
+Roofs Higher(const Roofs& a, const Roofs& b);
+
+// What /proc/cpuinfo calls the first processor; "unknown" where it says nothing.
+std::string ProcessorModel(std::string_view cpuinfo);
+
+// Shares are of the higher ceilings.
+KernelBenchReport MakeReport(const Session& session);
+
+}  // namespace winnow::bench
