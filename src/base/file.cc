@@ -113,7 +113,9 @@ Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
   if (size > max_bytes) {
     return InvalidArgument(fmt::format("{}: {} bytes, at most {} are read", path, size, max_bytes));
   }
-  std::string text(static_cast<size_t>(size), '\0');
+  constexpr size_t kChunk = 4096;
+  const bool says_size = size > 0;  // files of /proc say that they are empty, and are not
+  std::string text(says_size ? static_cast<size_t>(size) : kChunk, '\0');
   size_t done = 0;
   while (done < text.size()) {
     const ssize_t count = read(file.fd, text.data() + done, text.size() - done);
@@ -121,6 +123,11 @@ Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
     if (count < 0) return OpenError(path);
     if (count == 0) break;
     done += static_cast<size_t>(count);
+    if (static_cast<int64_t>(done) > max_bytes) {
+      return InvalidArgument(
+          fmt::format("{}: more than {} bytes, at most that many are read", path, max_bytes));
+    }
+    if (!says_size && done == text.size()) text.resize(2 * done);
   }
   text.resize(done);
   return text;

@@ -47,6 +47,12 @@ TEST_F(Files, LongerThanAllowedAreRefused) {
   EXPECT_NE(status.message().find("5 bytes"), std::string::npos) << status.message();
 }
 
+TEST_F(Files, OfTheSystemAreReadThoughTheySayThatTheyAreEmpty) {
+  const std::string maps = ReadFile("/proc/self/maps", 1 << 20).value();
+  EXPECT_NE(maps.find("[stack]"), std::string::npos) << maps;
+  EXPECT_EQ(ReadFile("/proc/self/maps", 10).status().code(), StatusCode::kInvalidArgument);
+}
+
 TEST_F(Files, ThatDoNotExistAreNotFound) {
   EXPECT_EQ(ReadFile(folder_ + "/absent", 100).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(MappedFile::Open(folder_ + "/absent").status().code(), StatusCode::kNotFound);
