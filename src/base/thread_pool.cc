@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/check.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -47,50 +49,57 @@ FlushSubnormals::~FlushSubnormals() {
 #endif
 }
 
+// A loop ends when its pieces are done, not when the workers have come back from it: a worker whose
+// core another process has taken would hold up every loop, though it has no piece in hand. So a
+// worker may be late, and must not take what it finds for the loop it was woken for. A claim
+// therefore names the loop it counts on (`epoch`), and only a successful one gives the right to
+// read `body` and `num_pieces`, which stay as they are until that piece is done.
 struct ThreadPool::State {
-  // One loop: pieces are claimed from `next`; `working` counts the workers still inside.
-  struct Loop {
-    const std::function<void(int64_t, int)>* body = nullptr;
-    int64_t num_pieces = 0;
-    std::atomic<int64_t> next{0};
-  } loop;
-  std::atomic<uint64_t> epoch{0};  // odd or even does not matter: a change means a new loop
-  std::atomic<int> working{0};
+  static constexpr int kLeftBits = 40;
+  static constexpr uint64_t kLeft = (uint64_t{1} << kLeftBits) - 1;
+
+  const std::function<void(int64_t, int)>* body = nullptr;
+  int64_t num_pieces = 0;
+  std::atomic<uint64_t> claims{0};  // epoch << kLeftBits | pieces that nobody has claimed
+  std::atomic<int64_t> done{0};     // pieces of the loop
   std::atomic<bool> stop{false};
   std::atomic<int> asleep{0};
   std::mutex mutex;
   std::condition_variable wake;
   std::vector<std::thread> workers;
 
+  uint64_t epoch() const { return claims.load() >> kLeftBits; }
+
+  // Pieces of whatever loop is running, until none is left to claim.
   void RunPieces(int thread) {
-    for (;;) {
-      const int64_t piece = loop.next.fetch_add(1);
-      if (piece >= loop.num_pieces) return;
-      (*loop.body)(piece, thread);
+    uint64_t claim = claims.load(std::memory_order_acquire);
+    while ((claim & kLeft) != 0) {
+      if (!claims.compare_exchange_weak(claim, claim - 1, std::memory_order_acquire)) continue;
+      (*body)(num_pieces - static_cast<int64_t>(claim & kLeft), thread);
+      done.fetch_add(1, std::memory_order_release);
+      claim = claims.load(std::memory_order_acquire);
     }
   }
 
   void WaitForEpoch(uint64_t seen) {
     constexpr int kSpins = 4000;  // some tens of microseconds: the gap between two loops of a step
     for (int spin = 0; spin < kSpins; ++spin) {
-      if (epoch.load(std::memory_order_acquire) != seen || stop.load()) return;
+      if (epoch() != seen || stop.load()) return;
       Relax();
     }
     std::unique_lock<std::mutex> lock(mutex);
     ++asleep;
-    wake.wait(lock, [&] { return epoch.load() != seen || stop.load(); });
+    wake.wait(lock, [&] { return epoch() != seen || stop.load(); });
     --asleep;
   }
 
   void Work(int thread) {
     FlushSubnormals flush;
-    uint64_t seen = 0;
-    for (;;) {
+    for (uint64_t seen = 0;;) {
       WaitForEpoch(seen);
       if (stop.load()) return;
-      seen = epoch.load(std::memory_order_acquire);
+      seen = epoch();
       RunPieces(thread);
-      working.fetch_sub(1, std::memory_order_release);
     }
   }
 };
@@ -121,17 +130,17 @@ void ThreadPool::ParallelFor(int64_t num_pieces, const std::function<void(int64_
     return;
   }
   State& state = *state_;
-  state.loop.body = &body;
-  state.loop.num_pieces = num_pieces;
-  state.loop.next.store(0);
-  state.working.store(static_cast<int>(state.workers.size()));
-  state.epoch.fetch_add(1);
+  WINNOW_CHECK(static_cast<uint64_t>(num_pieces) <= State::kLeft, "ParallelFor: too many pieces");
+  state.body = &body;
+  state.num_pieces = num_pieces;
+  state.done.store(0, std::memory_order_relaxed);
+  state.claims.store((state.epoch() + 1) << State::kLeftBits | static_cast<uint64_t>(num_pieces));
   if (state.asleep.load() > 0) {
     std::lock_guard<std::mutex> lock(state.mutex);
     state.wake.notify_all();
   }
   state.RunPieces(0);
-  for (int spin = 0; state.working.load(std::memory_order_acquire) > 0; ++spin) {
+  for (int spin = 0; state.done.load(std::memory_order_acquire) < num_pieces; ++spin) {
     if (spin < 1000) {
       Relax();
     } else {

@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <limits>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -35,6 +37,23 @@ TEST(ThreadPool, IsDoneWhenParallelForReturns) {
     std::vector<int64_t> squares(5, -1);  // plain memory: a late piece would be seen missing
     pool.ParallelFor(5, [&](int64_t piece, int) { squares[piece] = piece * piece; });
     ASSERT_EQ(squares, (std::vector<int64_t>{0, 1, 4, 9, 16})) << "round " << round;
+  }
+}
+
+TEST(ThreadPool, KeepsLoopsApartWhenWorkersAreLate) {
+  // Far more threads than cores: most wake up when the loop that they were woken for is over.
+  ThreadPool pool(8);
+  for (int64_t loop = 0; loop < 300; ++loop) {
+    const int64_t num_pieces = loop % 7 + 1;
+    auto runs = std::make_unique<std::array<std::atomic<int>, 8>>();  // gone with its loop
+    for (std::atomic<int>& count : *runs) count = 0;
+    pool.ParallelFor(num_pieces, [&](int64_t piece, int) {
+      if (piece % 3 == 1) std::this_thread::yield();  // lets the others in
+      ++(*runs)[piece];
+    });
+    for (int64_t piece = 0; piece < 8; ++piece) {
+      ASSERT_EQ((*runs)[piece], piece < num_pieces ? 1 : 0) << "loop " << loop;
+    }
   }
 }
 
