@@ -160,9 +160,46 @@ TEST_F(Cli, RefusesADamagedModelByName) {
   EXPECT_NE(run.err.find("model.safetensors"), std::string::npos) << run.err;
 }
 
+TEST_F(Cli, MeasuresKernelsOneObjectALine) {
+  const Ended run = Winnow("bench kernels --only nano/select --seconds 0.01 --json");
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.err, "");
+  std::istringstream lines(run.out);
+  int kernels = 0;
+  int roofs = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const auto parsed = ParseJson(line, "a line");
+    ASSERT_TRUE(parsed.ok()) << line;
+    const json::object& entry = parsed->as_object();
+    const std::string name(entry.at("name").as_string());
+    EXPECT_EQ(entry.count("machine"), 1u) << line;
+    if (name.rfind("roof/", 0) == 0) {
+      ++roofs;
+      EXPECT_GT(entry.at("before").as_double(), 0) << line;
+      EXPECT_GT(entry.at("after").as_double(), 0) << line;
+      continue;
+    }
+    ++kernels;
+    EXPECT_EQ(name.rfind("nano/select/", 0), 0u) << line;
+    EXPECT_GT(entry.at("share").as_double(), 0) << line;
+    EXPECT_GE(entry.at("runs").as_int64(), 7) << line;
+    EXPECT_LE(entry.at("microseconds_p10").as_double(), entry.at("microseconds").as_double());
+    EXPECT_LE(entry.at("microseconds").as_double(), entry.at("microseconds_p90").as_double());
+  }
+  EXPECT_GE(roofs, 3);
+  EXPECT_EQ(kernels, 18);  // three contexts, three forms of key, 1 and 16 tokens
+}
+
+TEST_F(Cli, RefusesToMeasureKernelsThatDoNotExist) {
+  const Ended run = Winnow("bench kernels --only v31");
+  EXPECT_EQ(run.code, 2);
+  EXPECT_NE(run.err.find("v31"), std::string::npos) << run.err;
+}
+
 TEST_F(Cli, TeachesWithHelp) {
   for (const char* command :
-       {"", "generate", "chat", "inspect", "logits", "verify", "bench context", "eval",
+       {"", "generate", "chat", "inspect", "logits", "verify", "bench context",
+        "bench kernels", "eval",
         "eval perplexity", "eval needle", "eval recall", "eval policies"}) {
     const Ended run = Winnow(std::string(command) + " --help");
     EXPECT_EQ(run.code, 0) << command;
