@@ -198,9 +198,8 @@ TEST_F(Cli, RefusesToMeasureKernelsThatDoNotExist) {
 
 TEST_F(Cli, TeachesWithHelp) {
   for (const char* command :
-       {"", "generate", "chat", "inspect", "logits", "verify", "bench context",
-        "bench kernels", "eval",
-        "eval perplexity", "eval needle", "eval recall", "eval policies"}) {
+       {"", "generate", "chat", "inspect", "logits", "verify", "bench context", "bench kernels",
+        "eval", "eval perplexity", "eval needle", "eval recall", "eval policies"}) {
     const Ended run = Winnow(std::string(command) + " --help");
     EXPECT_EQ(run.code, 0) << command;
     EXPECT_GT(run.out.size(), 300u) << command;
