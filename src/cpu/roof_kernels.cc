@@ -47,69 +47,54 @@ float MultiplyAdd(int64_t rounds, float factor, float addend) {
   return sum;
 }
 
-// What the compiler must take for another value from here on.
-#if defined(__AVX512F__)
-#define WINNOW_OPAQUE(x) asm("" : "+v"(x))
-#elif defined(__AVX2__)
-#define WINNOW_OPAQUE(x) asm("" : "+x"(x))
-#endif
-
-#if defined(__AVX512BW__) || defined(__AVX2__)
-// Pairs of 16-bit products, added: exact for bytes, since 2 * 127 * 127 is far below 2^31. Sums are
-// as independent as the chains above.
+// One register of pairs of 16-bit numbers, or of 32-bit sums. AddProducts is AddPairs of simd.h,
+// the best that a level has for exact products of bytes. The sum is written out: left to itself the
+// compiler moves sums from register to register, and through memory.
 #if defined(__AVX512BW__)
 using Words = __m512i;
-Words Widen(const int8_t* p) {
-  return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+Words AddProducts(Words x, Words factors) {
+  asm("vpaddd %1, %0, %0" : "+v"(x) : "v"(_mm512_madd_epi16(x, factors)));
+  return x;
 }
-Words PairProducts(Words a, Words b) { return _mm512_madd_epi16(a, b); }
-Words AddWords(Words a, Words b) { return _mm512_add_epi32(a, b); }
-#else
+#elif defined(__AVX2__)
 using Words = __m256i;
-Words Widen(const int8_t* p) {
-  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+Words AddProducts(Words x, Words factors) {
+  asm("vpaddd %1, %0, %0" : "+x"(x) : "x"(_mm256_madd_epi16(x, factors)));
+  return x;
 }
-Words PairProducts(Words a, Words b) { return _mm256_madd_epi16(a, b); }
-Words AddWords(Words a, Words b) { return _mm256_add_epi32(a, b); }
+#elif defined(__SSE2__)
+using Words = __m128i;
+Words AddProducts(Words x, Words factors) {
+  asm("paddd %1, %0" : "+x"(x) : "x"(_mm_madd_epi16(x, factors)));
+  return x;
+}
+#else
+using Words = I32x16;
+Words AddProducts(Words x, Words factors) { return AddPairs(x, factors, x); }
 #endif
-constexpr int kSums = 8;
-constexpr int64_t kInt8OpsPerRound = kSums * static_cast<int64_t>(sizeof(Words)) / 2 * 2;
+constexpr int kSums = 12;
+constexpr int64_t kInt8OpsPerRound = kSums * sizeof(Words) / sizeof(int16_t) * 2;
 
-uint32_t Int8Products(int64_t rounds, const int8_t* a, const int8_t* b) {
-  Words left = Widen(a);
-  const Words right = Widen(b);
+uint32_t Int8Products(int64_t rounds, int32_t factors) {
+  int32_t lanes[sizeof(Words) / sizeof(int32_t)];
+  Words pairs;
+  for (int32_t& lane : lanes) lane = factors;
+  memcpy(&pairs, lanes, sizeof(pairs));
   Words sums[kSums];
-  for (Words& sum : sums) sum = left;
-  for (int64_t round = 0; round < rounds; ++round) {
-    for (int i = 0; i < kSums; ++i) {
-      WINNOW_OPAQUE(left);  // or the product would be made once, before the loop
-      Words sum = AddWords(sums[i], PairProducts(left, right));
-      WINNOW_OPAQUE(sum);  // or the sums would be moved from register to register
-      sums[i] = sum;
-    }
+  for (int i = 0; i < kSums; ++i) {
+    lanes[0] = i;
+    memcpy(&sums[i], lanes, sizeof(lanes));
   }
-  for (int i = 1; i < kSums; ++i) sums[0] = AddWords(sums[0], sums[i]);
-  uint32_t lanes[sizeof(Words) / 4];
-  memcpy(lanes, &sums[0], sizeof(lanes));
+  for (int64_t round = 0; round < rounds; ++round) {
+    for (int i = 0; i < kSums; ++i) sums[i] = AddProducts(sums[i], pairs);
+  }
   uint32_t sum = 0;
-  for (const uint32_t lane : lanes) sum += lane;
+  for (const Words& each : sums) {
+    memcpy(lanes, &each, sizeof(lanes));
+    for (const int32_t lane : lanes) sum += static_cast<uint32_t>(lane);
+  }
   return sum;
 }
-#else
-constexpr int64_t kInt8OpsPerRound = kRoofOperands * 2;
-
-// Whatever the compiler makes of a plain dot product of bytes in the nearest cache.
-uint32_t Int8Products(int64_t rounds, const int8_t* a, const int8_t* b) {
-  uint32_t total = 0;
-  for (int64_t round = 0; round < rounds; ++round) {
-    asm("" : "+r"(a), "+r"(b));  // or one round would do for all
-    int32_t sum = 0;
-    for (int64_t i = 0; i < kRoofOperands; ++i) sum += int32_t{a[i]} * int32_t{b[i]};
-    total += static_cast<uint32_t>(sum);
-  }
-  return total;
-}
-#endif
 
 uint32_t Read(const uint8_t* data, int64_t bytes) {
   I32x16 sums[2] = {BroadcastInt(0), BroadcastInt(0)};

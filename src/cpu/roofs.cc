@@ -22,8 +22,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int kMinPasses = 7;
 constexpr double kSecondsEach = 0.12;
 constexpr int64_t kPiecesPerThread = 64;
-constexpr int64_t kRounds = 16384;     // of a piece: tens of microseconds
-constexpr int64_t kWordRounds = 1024;  // the same, where a round is kRoofOperands long
+constexpr int64_t kRounds = 16384;  // of a piece: tens of microseconds
 constexpr int64_t kReadPiece = int64_t{2} << 20;
 
 const RoofKernels& RoofKernelsFor(InstructionSet set) {
@@ -109,16 +108,9 @@ Result<Roofs> MeasureRoofs(CpuContext& context, InstructionSet set) {
       context, num_pieces, rounds * static_cast<double>(kernels.flops_per_round),
       [&](int64_t) { return static_cast<uint32_t>(kernels.multiply_add(kRounds, 0.5f, 0.75f)); });
 
-  int8_t operands[2][kRoofOperands];
-  for (int64_t i = 0; i < kRoofOperands; ++i) {
-    operands[0][i] = static_cast<int8_t>(i * 37 % 255 - 127);
-    operands[1][i] = static_cast<int8_t>(i * 91 % 255 - 127);
-  }
-  const int64_t int8_rounds = kernels.int8_ops_per_round < kRoofOperands ? kRounds : kWordRounds;
-  roofs.ops_int8 = BestRate(
-      context, num_pieces,
-      static_cast<double>(num_pieces * int8_rounds * kernels.int8_ops_per_round),
-      [&](int64_t) { return kernels.int8_products(int8_rounds, operands[0], operands[1]); });
+  roofs.ops_int8 =
+      BestRate(context, num_pieces, rounds * static_cast<double>(kernels.int8_ops_per_round),
+               [&](int64_t) { return kernels.int8_products(kRounds, 0x00590025); });
 
   // Four times the caches, which then hold nothing of the next pass.
   const int64_t size = std::clamp(roofs.cache_bytes * 4, int64_t{256} << 20, int64_t{1} << 30);
