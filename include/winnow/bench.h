@@ -23,8 +23,8 @@ struct KernelBenchReport {
   std::string json;   // one object a line
 };
 
-// Measures the machine's ceilings, then every kernel in turn and in several rounds, then the
-// ceilings again. Takes up to 3 GiB of memory. kInvalidArgument, kUnsupported or kResourceExhausted
+// Measures every kernel in turn and in several rounds, and the machine's ceilings before, between
+// and after them. Takes up to 3 GiB of memory. kInvalidArgument, kUnsupported or kResourceExhausted
 // naming the option or the memory.
 Result<KernelBenchReport> BenchKernels(const KernelBenchOptions& options);
 

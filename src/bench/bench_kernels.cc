@@ -1,5 +1,6 @@
-// The measurement: ceilings, every kernel in several rounds, ceilings again. Rounds take all
-// kernels in turn, so that a machine that slows down or is shared for a while does it to all.
+// The measurement: ceilings, every kernel in several rounds, ceilings before and after each. Rounds
+// take all kernels in turn, so that a machine that slows down or is shared for a while does it to
+// all.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -77,6 +78,8 @@ Status RunAll(const std::vector<KernelCase>& cases, const KernelBenchOptions& op
            cases[kernel].name);
       RunRound(runs[kernel], round, options.seconds, &session->kernels[kernel]);
     }
+    WINNOW_ASSIGN(session->after, backend.MeasureRoofs());
+    session->highest = Higher(session->highest, session->after);
   }
   return OkStatus();
 }
@@ -102,8 +105,8 @@ Result<KernelBenchReport> BenchKernels(const KernelBenchOptions& options) {
   session.machine = bench::ProcessorModel(cpuinfo.ok() ? *cpuinfo : std::string());
   session.backend = backend->Describe();
   WINNOW_ASSIGN(session.before, backend->MeasureRoofs());
+  session.highest = session.before;
   WINNOW_TRY(bench::RunAll(cases, options, *backend, &session));
-  WINNOW_ASSIGN(session.after, backend->MeasureRoofs());
   return bench::MakeReport(session);
 }
 

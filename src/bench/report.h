@@ -20,18 +20,19 @@ struct Timed {
 struct Session {
   std::string machine;  // the processor's model
   std::string backend;
-  Roofs before;
-  Roofs after;
+  Roofs before;   // the first round
+  Roofs after;    // the last
+  Roofs highest;  // each ceiling at its highest, between the rounds included
   std::vector<Timed> kernels;
 };
 
-// The higher of each ceiling: the machine was seen to do as much.
+// The higher of each ceiling.
 Roofs Higher(const Roofs& a, const Roofs& b);
 
 // What /proc/cpuinfo calls the first processor; "unknown" where it says nothing.
 std::string ProcessorModel(std::string_view cpuinfo);
 
-// Shares are of the higher ceilings.
+// Shares are of the highest ceilings.
 KernelBenchReport MakeReport(const Session& session);
 
 }  // namespace winnow::bench

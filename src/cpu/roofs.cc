@@ -112,8 +112,8 @@ Result<Roofs> MeasureRoofs(CpuContext& context, InstructionSet set) {
       BestRate(context, num_pieces, rounds * static_cast<double>(kernels.int8_ops_per_round),
                [&](int64_t) { return kernels.int8_products(kRounds, 0x00590025); });
 
-  // Four times the caches, which then hold nothing of the next pass.
-  const int64_t size = std::clamp(roofs.cache_bytes * 4, int64_t{256} << 20, int64_t{1} << 30);
+  // Several times the caches, which then hold nothing of the next pass.
+  const int64_t size = std::clamp(roofs.cache_bytes * 4, int64_t{256} << 20, int64_t{512} << 20);
   HostBuffer buffer = HostBuffer::TryMake(size);
   if (buffer.data() == nullptr) {
     return ResourceExhausted("cpu memory: " + std::to_string(size) +
