@@ -2,6 +2,9 @@
 #include "winnow/eval.h"
 
 #include <fmt/format.h>
+#include <signal.h>
+
+#include <atomic>
 
 #include "commands.h"
 #include "options.h"
@@ -10,17 +13,43 @@
 namespace winnow::apps {
 namespace {
 
+std::atomic<bool> g_evaluation_interrupted{false};
+
+// The first Ctrl-C ends the evaluation with the step at work, the second the process.
+void InterruptEvaluations() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { g_evaluation_interrupted.store(true); };
+  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+  sigaction(SIGINT, &action, nullptr);
+}
+
+// `way_out` follows a notice that the evaluation will take long.
 template <typename Options>
-int RunEvaluation(Options options, Result<EvalReport> (*evaluate)(const Options&)) {
+int RunEvaluation(Options options, Result<EvalReport> (*evaluate)(const Options&),
+                  const char* way_out = "") {
   ProgressBar bar("running");
   options.eval.progress = [&bar](double fraction, const std::string& note) {
     bar.Show(fraction, note);
+    return !g_evaluation_interrupted.load();
   };
+  options.eval.notice = [&bar, way_out](const std::string& line) {
+    bar.Clear();
+    fmt::print(stderr, "winnow: {}{}\n", line, way_out);
+  };
+  InterruptEvaluations();
   const auto report = evaluate(options);
   bar.Clear();
   if (!report.ok()) return Report(report.error());
   fmt::print("{}", report->table);
   return 0;
+}
+
+void AddOutput(CLI::App& command, const std::string& flag, std::string* path,
+               const std::string& type, const std::string& help) {
+  const auto check = [](const std::string& word) {
+    return word.empty() ? std::string("'', expected the name of a file") : std::string();
+  };
+  command.add_option(flag, *path, help)->type_name(type)->check(CLI::Validator(check, ""));
 }
 
 // The options of every evaluation, in front of its own.
@@ -31,9 +60,8 @@ void AddEvalOptions(CLI::App& command, EvalOptions* options) {
       ->type_name("FILE")
       ->expected(1)
       ->take_all();
-  command.add_option("--json", options->json, "Write the results to this file")
-      ->type_name("OUT.json");
-  command.add_option("--svg", options->svg, "Write a plot to this file")->type_name("OUT.svg");
+  AddOutput(command, "--json", &options->json, "OUT.json", "Write the results to this file");
+  AddOutput(command, "--svg", &options->svg, "OUT.svg", "Write a plot to this file");
   AddEngineOptions(command, &options->engine, /*attention=*/false);
 }
 
@@ -71,19 +99,20 @@ void AddNeedle(CLI::App& app, int* exit_code) {
   AddNeedles(*command, &options->needles, &options->depths);
   AddSizesOption(*command, "--lengths", &options->lengths,
                  "Tokens that document, question and answer take together");
+  command->get_option("--lengths")->allow_extra_args(false);  // what follows may be MODEL
   command->add_option("--trials", options->trials, "Documents of each length")
       ->type_name("N")
       ->capture_default_str();
   auto attention = std::make_shared<std::string>("both");
   command->add_option("--attention", *attention, "What each token reads: sparse, dense, both")
       ->type_name("")
-      ->check(CLI::IsMember({"sparse", "dense", "both"}))
+      ->check(CLI::IsMember({"sparse", "dense", "both"}).description(""))
       ->capture_default_str();
   AddSeed(*command, &options->eval);
   command->callback([options, attention, exit_code] {
     options->sparse = *attention != "dense";
     options->dense = *attention != "sparse";
-    *exit_code = RunEvaluation(*options, EvaluateNeedle);
+    *exit_code = RunEvaluation(*options, EvaluateNeedle, "; --attention sparse leaves it out");
   });
 }
 
@@ -112,16 +141,33 @@ void AddPolicies(CLI::App& app, int* exit_code) {
       [options, exit_code] { *exit_code = RunEvaluation(*options, EvaluatePolicies); });
 }
 
+// What is wrong with a command line that names no evaluation, and the evaluations.
+std::string NoEvaluation(const CLI::App& eval) {
+  const std::vector<std::string> words = eval.remaining();
+  std::string text = words.empty() ? "no evaluation is named" : "'" + words.front() + "'";
+  text += ", expected one of";
+  for (const CLI::App* evaluation : eval.get_subcommands([](const CLI::App*) { return true; })) {
+    text += fmt::format("\n  {:<12}{}", evaluation->get_name(), evaluation->get_description());
+  }
+  return text;
+}
+
 }  // namespace
 
 void AddEval(CLI::App& app, int* exit_code) {
   CLI::App* eval = app.add_subcommand(
       "eval", "Measures what sparse attention keeps: on your own text (docs/eval.md)");
-  eval->require_subcommand(1);
   AddPerplexity(*eval, exit_code);
   AddNeedle(*eval, exit_code);
   AddRecall(*eval, exit_code);
   AddPolicies(*eval, exit_code);
+  eval->require_subcommand(0, 1);
+  eval->allow_extras();  // and name them
+  eval->parse_complete_callback([eval] {
+    if (eval->get_subcommands().empty() || !eval->remaining().empty()) {
+      throw CLI::ValidationError("eval", NoEvaluation(*eval));
+    }
+  });
 }
 
 }  // namespace winnow::apps

@@ -1,7 +1,8 @@
 // What sparse attention keeps of a model, measured on any text: docs/eval.md defines every number.
 //
 // Each function loads the model itself, checks everything that can be checked before the work
-// begins, outputs included, and returns tables for people and one JSON object for programs.
+// begins, outputs included, and returns tables for people and one JSON object for programs. Outputs
+// never replace what is read.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,11 @@ struct EvalOptions {
   std::string json;                // a file to write the JSON object to; empty: none
   std::string svg;                 // a file to write a plot to; empty: none
   uint64_t seed = 1;               // of everything that is drawn
-  // Called with the fraction done and what is being done; may be empty.
-  std::function<void(double, const std::string&)> progress;
+  // Called with the fraction done and what is being done; false ends the evaluation (kCancelled).
+  // May be empty.
+  std::function<bool(double, const std::string&)> progress;
+  // Called with a line to show at once: that work will take long. May be empty.
+  std::function<void(const std::string&)> notice;
 };
 
 struct EvalReport {
@@ -42,9 +46,10 @@ Result<EvalReport> EvaluatePerplexity(const PerplexityOptions& options);
 struct NeedleOptions {
   EvalOptions eval;
   std::string needles = "examples/needles.json";
-  std::vector<int64_t> lengths = {2048, 4096, 8192, 16384};  // tokens of prompt and answer
-  int64_t depths = 10;                                       // needles in a document
-  int64_t trials = 1;                                        // documents of each length
+  // Tokens of prompt and answer together, all different.
+  std::vector<int64_t> lengths = {2048, 4096, 8192, 16384};
+  int64_t depths = 10;  // needles in a document
+  int64_t trials = 1;   // documents of each length
   bool sparse = true;
   bool dense = true;
 };

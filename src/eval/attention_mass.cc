@@ -5,7 +5,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "base/check.h"
 #include "tensor/half.h"
 
 namespace winnow::eval {

@@ -124,8 +124,12 @@ class Builder {
   // repeats may have no cut of just this length from one end.
   Result<Document> Build() {
     WINNOW_TRY(Try(0, false));
-    const bool crowded = count_ > wanted_;  // by the statements alone
-    for (int shift = 0; shift <= 8 && !crowded; ++shift) {
+    if (count_ > wanted_) {
+      return InvalidArgument(fmt::format(
+          "length: the statements take {} tokens, expected at most the {} tokens of the document",
+          count_, wanted_));
+    }
+    for (int shift = 0; shift <= 8; ++shift) {
       for (const bool words : {true, false}) {
         WINNOW_TRY(Search(words));
         if (found_) return std::move(*found_);

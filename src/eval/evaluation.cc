@@ -1,14 +1,7 @@
 #include "eval/evaluation.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 
 #include "base/check.h"
 #include "base/file.h"
@@ -18,70 +11,6 @@
 
 namespace winnow::eval {
 namespace {
-
-constexpr int64_t kMaxTextBytes = int64_t{1} << 30;
-
-// A new file beside the target, which must be a regular file or not exist. Links are followed.
-struct Target {
-  std::string path;
-  std::string partial;
-  int fd = -1;
-};
-
-Result<Target> OpenTarget(const std::string& path) {
-  Target target;
-  target.path = path;
-  struct stat info;
-  if (stat(path.c_str(), &info) == 0) {
-    if (!S_ISREG(info.st_mode)) {
-      return InvalidArgument(path + ": it exists and is no regular file, expected a file to write");
-    }
-    if (char* resolved = realpath(path.c_str(), nullptr)) {
-      target.path = resolved;
-      std::free(resolved);
-    }
-  }
-  target.partial = fmt::format("{}.{}.partial", target.path, getpid());
-  target.fd = open(target.partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (target.fd < 0) {
-    return NotFound(fmt::format("{}: {}, expected a writable file", path, std::strerror(errno)));
-  }
-  return target;
-}
-
-Status CheckWritable(const std::string& path) {
-  if (path.empty()) return OkStatus();
-  WINNOW_ASSIGN(const Target target, OpenTarget(path));
-  close(target.fd);
-  std::remove(target.partial.c_str());
-  return OkStatus();
-}
-
-Status WriteError(const Target& target, const char* action) {
-  const int error = errno;
-  std::remove(target.partial.c_str());
-  return ResourceExhausted(fmt::format("{}: {}: {}", target.path, action, std::strerror(error)));
-}
-
-Status WriteOutput(const std::string& path, std::string_view bytes) {
-  if (path.empty()) return OkStatus();
-  WINNOW_ASSIGN(const Target target, OpenTarget(path));
-  while (!bytes.empty()) {
-    const ssize_t count = write(target.fd, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) {
-      const Status status = WriteError(target, "writing");
-      close(target.fd);
-      return status;
-    }
-    bytes.remove_prefix(static_cast<size_t>(count));
-  }
-  if (close(target.fd) != 0) return WriteError(target, "closing");
-  if (std::rename(target.partial.c_str(), target.path.c_str()) != 0) {
-    return WriteError(target, "renaming");
-  }
-  return OkStatus();
-}
 
 // Where the step that begins at token `first` of `total` ends.
 size_t StepEnd(const ModelRunner& runner, size_t first, size_t total) {
@@ -99,31 +28,6 @@ double Loss(std::span<const float> logits, int32_t target) {
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-Result<std::vector<Text>> ReadTexts(const std::vector<std::string>& paths) {
-  if (paths.empty()) return InvalidArgument("text: none is given, expected at least one file");
-  std::vector<Text> texts;
-  for (const std::string& path : paths) {
-    WINNOW_ASSIGN(std::string bytes, ReadFile(path, kMaxTextBytes));
-    if (bytes.empty()) return InvalidArgument(path + ": it is empty, expected text");
-    texts.push_back({path, Printable(FileName(path)), std::move(bytes)});
-  }
-  return texts;
-}
-
-Status CheckOutputs(const EvalOptions& options) {
-  if (!options.json.empty() && options.json == options.svg) {
-    return InvalidArgument(options.json + ": json and svg name the same file, expected two");
-  }
-  WINNOW_TRY(CheckWritable(options.json));
-  return CheckWritable(options.svg);
-}
-
-Result<EvalReport> Finish(const EvalOptions& options, EvalReport report) {
-  WINNOW_TRY(WriteOutput(options.json, report.json + "\n"));
-  WINNOW_TRY(WriteOutput(options.svg, report.svg));
-  return report;
 }
 
 std::string Printable(std::string_view text) {
@@ -153,6 +57,37 @@ json::object DescribeRun(const char* what, const EvalOptions& options, const Mod
             {"index_keys", Name(options.engine.index_keys)},
             {"seed", options.seed},
             {"texts", texts}}}};
+}
+
+std::string LongRest(double seconds, double done, double total) {
+  constexpr double kTooEarly = 5;  // seconds
+  constexpr double kLong = 120;
+  if (seconds < kTooEarly || done <= 0) return {};
+  const double rest = seconds / done * (total - done);
+  if (rest < kLong) return {};
+  const double minutes = rest / 60;
+  return minutes < 100 ? fmt::format("about {:.0f} minutes", minutes)
+                       : fmt::format("about {:.0f} hours", minutes / 60);
+}
+
+Status Meter::Add(double units, const std::string& note) {
+  done_ += units;
+  if (watch_) {
+    const std::string rest =
+        LongRest(SecondsSince(watch_->start), done_ - watch_->first, watch_->units);
+    if (!rest.empty()) {
+      options_.notice(fmt::format("{} will take {} more", watch_->what, rest));
+      watch_.reset();
+    }
+  }
+  if (options_.progress && !options_.progress(std::min(1.0, done_ / total_), note)) {
+    return Status(StatusCode::kCancelled, "interrupted");
+  }
+  return OkStatus();
+}
+
+void Meter::WarnIfLong(double units, std::string what) {
+  if (options_.notice) watch_ = {Clock::now(), done_, units, std::move(what)};
 }
 
 double RunCost(const ModelConfig& config, AttentionMode mode, int64_t first, int64_t last) {
@@ -232,9 +167,9 @@ Result<std::vector<int32_t>> Subject::Answer(std::span<const int32_t> prompt, in
         runner_->Step(prompt.subspan(first, end - first), rows, logits.data(), nullptr, policy);
     if (!counts.ok()) return counts.error();
     if (meter != nullptr) {
-      meter->Add(RunCost(config(), runner_->attention(), static_cast<int64_t>(first),
-                         static_cast<int64_t>(end)),
-                 note);
+      WINNOW_TRY(meter->Add(RunCost(config(), runner_->attention(), static_cast<int64_t>(first),
+                                    static_cast<int64_t>(end)),
+                            note));
     }
     first = end;
   }
@@ -271,9 +206,9 @@ Status Subject::Losses(std::span<const int32_t> tokens,
       body(static_cast<int64_t>(row),
            Loss({logits.data() + (row - first) * vocab, vocab}, tokens[row + 1]));
     }
-    meter.Add(RunCost(config(), runner_->attention(), static_cast<int64_t>(first),
-                      static_cast<int64_t>(end)),
-              note);
+    WINNOW_TRY(meter.Add(RunCost(config(), runner_->attention(), static_cast<int64_t>(first),
+                                 static_cast<int64_t>(end)),
+                         note));
     first = end;
   }
   return OkStatus();

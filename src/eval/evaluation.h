@@ -25,12 +25,13 @@ struct Text {
   std::string name;  // the last part of the path, valid UTF-8
   std::string bytes;
 };
-// At least one file, none empty, at most 1 GiB each.
+// At least one file, each with words in it, UTF-8, at most 1 GiB.
 Result<std::vector<Text>> ReadTexts(const std::vector<std::string>& paths);
 
-// Says now whether the files can be written, so that no hour of work ends in an error. Leaves
-// nothing behind.
-Status CheckOutputs(const EvalOptions& options);
+// Says now whether the files can be written, so that no hour of work ends in an error. Refuses two
+// names of one file and names of what is read: the texts, the model's files, `needles` where it is
+// not empty. Leaves nothing behind.
+Status CheckOutputs(const EvalOptions& options, const std::string& needles = {});
 // Writes report.json and report.svg where the options say, to a temporary file that takes the name
 // when it is complete, and gives the report back.
 Result<EvalReport> Finish(const EvalOptions& options, EvalReport report);
@@ -41,19 +42,34 @@ std::string Printable(std::string_view text);
 // The options, as the JSON of each evaluation begins.
 json::object DescribeRun(const char* what, const EvalOptions& options, const ModelConfig& config);
 
-// Tells options.progress how far it is; fractions are of `total` units.
+// When `done` of `total` units of work took `seconds`: how long the rest will take ("about 31
+// minutes"), if that is worth a warning. Empty while it is too early to tell, and for a rest of
+// less than two minutes.
+std::string LongRest(double seconds, double done, double total);
+
+// Tells the caller of an evaluation how far it is; fractions are of `total` units.
 class Meter {
  public:
   Meter(const EvalOptions& options, double total) : options_(options), total_(total) {}
-  void Add(double units, const std::string& note) {
-    done_ += units;
-    if (options_.progress) options_.progress(std::min(1.0, done_ / total_), note);
-  }
+  // kCancelled when options.progress ends the evaluation.
+  Status Add(double units, const std::string& note);
+
+  // Watches the next `units`. If they are seen to take minutes, options.notice hears once how many:
+  // "dense attention will take about 31 minutes more", where `what` is "dense attention".
+  void WarnIfLong(double units, std::string what);
 
  private:
+  struct Watch {
+    Clock::time_point start;
+    double first = 0;  // done_ at the start
+    double units = 0;
+    std::string what;
+  };
+
   const EvalOptions& options_;
   double total_;
   double done_ = 0;
+  std::optional<Watch> watch_;
 };
 
 // What running the tokens from `first` to `last` costs, in units that sparse and dense share: for

@@ -116,8 +116,8 @@ Result<std::vector<Haystack>> MakeHaystacks(const HaystackPlan& plan, const Need
                                             const std::vector<Text>& texts, int64_t room,
                                             const ModelConfig& config, const Reader& reader) {
   if (static_cast<int64_t>(file.needles.size()) < plan.depths) {
-    return InvalidArgument(fmt::format("depths: {}, expected at most the {} needles of the file",
-                                       plan.depths, file.needles.size()));
+    return InvalidArgument(fmt::format("depths: {}, expected at most {}, the needles of {}",
+                                       plan.depths, file.needles.size(), file.name));
   }
   const std::string source = Joined(texts);
   std::vector<Haystack> haystacks;

@@ -39,7 +39,7 @@ class NeedleRun {
   Result<EvalReport> Run() {
     WINNOW_ASSIGN(const std::vector<Text> texts, ReadTexts(options_.eval.texts));
     WINNOW_ASSIGN(const NeedleFile file, ReadNeedleFile(options_.needles));
-    WINNOW_TRY(CheckOutputs(options_.eval));
+    WINNOW_TRY(CheckOutputs(options_.eval, options_.needles));
     WINNOW_ASSIGN(const Reader reader, Reader::Load(options_.eval, config_));
     WINNOW_ASSIGN(room_, RoomBesideDocument(file, reader));
     HaystackPlan plan;
@@ -52,7 +52,9 @@ class NeedleRun {
     chat_ = reader.has_chat();
     if (options_.sparse) modes_.push_back(AttentionMode::kSparse);
     if (options_.dense) modes_.push_back(AttentionMode::kDense);
-    Meter meter(options_.eval, Cost());
+    double cost = 0;
+    for (const AttentionMode mode : modes_) cost += Cost(mode);
+    Meter meter(options_.eval, cost);
     for (const AttentionMode mode : modes_) WINNOW_TRY(RunMode(mode, reader, meter));
     return Finish(options_.eval, {Table(), json::serialize(Json()), Svg()});
   }
@@ -60,14 +62,12 @@ class NeedleRun {
  private:
   using Key = std::tuple<AttentionMode, QuestionKind, int64_t, int64_t>;  // …, length, depth
 
-  double Cost() const {
+  double Cost(AttentionMode mode) const {
     double cost = 0;
-    for (const AttentionMode mode : modes_) {
-      for (const Haystack& haystack : haystacks_) {
-        cost +=
-            ReadingCost(config_, mode, haystack) +
-            static_cast<double>(haystack.questions.size()) * QuestionCost(config_, mode, haystack);
-      }
+    for (const Haystack& haystack : haystacks_) {
+      cost +=
+          ReadingCost(config_, mode, haystack) +
+          static_cast<double>(haystack.questions.size()) * QuestionCost(config_, mode, haystack);
     }
     return cost;
   }
@@ -76,6 +76,7 @@ class NeedleRun {
     const int64_t longest = *std::max_element(options_.lengths.begin(), options_.lengths.end());
     WINNOW_ASSIGN(const auto subject,
                   Subject::Load(options_.eval, mode, longest, reader.tokenizer().vocab_size()));
+    if (mode == AttentionMode::kDense) meter.WarnIfLong(Cost(mode), "dense attention");
     for (const Haystack& haystack : haystacks_) {
       const Clock::time_point start = Clock::now();
       const std::string note = fmt::format("{}, {} tokens", winnow::Name(mode), haystack.length);
@@ -85,7 +86,7 @@ class NeedleRun {
         WINNOW_ASSIGN(const std::string answer, Ask(*subject, reader, haystack, question, nullptr,
                                                     first ? &meter : nullptr, note));
         first = false;
-        meter.Add(QuestionCost(config_, mode, haystack), note);
+        WINNOW_TRY(meter.Add(QuestionCost(config_, mode, haystack), note));
         Grade(mode, haystack, question, answer);
       }
       seconds_[{mode, haystack.length}] += SecondsSince(start);
@@ -127,16 +128,6 @@ class NeedleRun {
   std::string DepthName(int64_t depth) const {
     return fmt::format("{:.0f} %", 100 * DepthOf(depth, options_.depths));
   }
-  // Each length once, in the order given.
-  std::vector<int64_t> Lengths() const {
-    std::vector<int64_t> lengths;
-    for (const int64_t length : options_.lengths) {
-      if (std::find(lengths.begin(), lengths.end(), length) == lengths.end()) {
-        lengths.push_back(length);
-      }
-    }
-    return lengths;
-  }
 
   std::string Header(const char* first, const std::vector<std::string>& groups) const {
     std::string line = fmt::format("{:<10}", first);
@@ -154,7 +145,7 @@ class NeedleRun {
         options_.depths, options_.trials, options_.trials == 1 ? "" : "s", chat_ ? "chat" : "plain",
         config_.index_topk);
     table += Header("length", {"facts", "absent", "quotes", "seconds"});
-    for (const int64_t length : Lengths()) {
+    for (const int64_t length : options_.lengths) {
       table += fmt::format("{:<10}", length);
       for (const QuestionKind kind : kQuestionKinds) {
         for (const AttentionMode mode : modes_) {
@@ -167,11 +158,11 @@ class NeedleRun {
       table += "\n";
     }
     std::vector<std::string> groups;
-    for (const int64_t length : Lengths()) groups.push_back(fmt::format("{}", length));
+    for (const int64_t length : options_.lengths) groups.push_back(fmt::format("{}", length));
     table += "\nFacts by depth\n" + Header("depth", groups);
     for (int64_t depth = 0; depth < options_.depths; ++depth) {
       table += fmt::format("{:<10}", DepthName(depth));
-      for (const int64_t length : Lengths()) {
+      for (const int64_t length : options_.lengths) {
         for (const AttentionMode mode : modes_) {
           table += fmt::format(" {:>8}", At(mode, QuestionKind::kFact, length, depth).ToString());
         }
@@ -239,7 +230,7 @@ class NeedleRun {
     map.row_label = "depth";
     map.column_label = "length";
     for (int64_t depth = 0; depth < options_.depths; ++depth) map.rows.push_back(DepthName(depth));
-    for (const int64_t length : Lengths()) {
+    for (const int64_t length : options_.lengths) {
       map.columns.push_back(length % 1024 == 0 ? fmt::format("{}K", length / 1024)
                                                : fmt::format("{}", length));
     }
@@ -250,7 +241,7 @@ class NeedleRun {
                                   winnow::Name(mode));
         for (int64_t depth = 0; depth < options_.depths; ++depth) {
           std::vector<double> row;
-          for (const int64_t length : Lengths()) {
+          for (const int64_t length : options_.lengths) {
             row.push_back(At(mode, kind, length, depth).share());
           }
           panel.values.push_back(std::move(row));
@@ -274,6 +265,12 @@ class NeedleRun {
 
 Status CheckOptions(const NeedleOptions& options) {
   if (options.lengths.empty()) return InvalidArgument("lengths: none, expected at least one");
+  std::set<int64_t> lengths;
+  for (const int64_t length : options.lengths) {
+    if (lengths.insert(length).second) continue;
+    return InvalidArgument(fmt::format("lengths: {} is given twice, expected it once", length),
+                           "trials are documents of the same length");
+  }
   if (options.depths < 1 || options.depths > 1000) {
     return InvalidArgument(fmt::format("depths: {}, expected 1 to 1000", options.depths));
   }

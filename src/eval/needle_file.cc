@@ -1,5 +1,7 @@
 #include "eval/needle_file.h"
 
+#include <map>
+
 #include "base/check.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -19,8 +21,19 @@ Result<std::string> ReadText(const json::object& object, const char* key, const 
   if (text == nullptr) {
     return InvalidArgument(fmt::format("{}: {}, expected a text", name, JsonKindName(*value)));
   }
-  if (text->empty()) return InvalidArgument(name + ": it is empty, expected a text");
+  if (text->find_first_not_of(" \t\r\n") == json::string::npos) {
+    return InvalidArgument(name + ": it is blank, expected a text");
+  }
   return std::string(*text);
+}
+
+// That `text` of needles[index] is not in `seen` from a needle before it; adds it.
+Status CheckNew(const std::string& text, size_t index, const std::string& name,
+                std::map<std::string, size_t>* seen) {
+  const auto [entry, is_new] = seen->emplace(text, index);
+  if (is_new) return OkStatus();
+  return InvalidArgument(fmt::format("{}: {}, expected another than that of needles[{}]", name,
+                                     Quoted(text), entry->second));
 }
 
 }  // namespace
@@ -31,8 +44,11 @@ std::string NeedleFile::QuoteQuestion(const std::string& passage) const {
 }
 
 Result<NeedleFile> ReadNeedleFile(const std::string& path) {
-  WINNOW_ASSIGN(const json::value value, ReadJsonFile(path, kMaxFileBytes));
+  WINNOW_ASSIGN(const std::string text, ReadFile(path, kMaxFileBytes));
   const std::string name = FileName(path);
+  const auto parsed = ParseJson(text, name);
+  if (!parsed.ok()) return InvalidArgument(parsed.error().message());
+  const json::value& value = *parsed;
   const json::object* root = value.if_object();
   if (root == nullptr) {
     return InvalidArgument(fmt::format("{}: {}, expected an object", name, JsonKindName(value)));
@@ -45,6 +61,7 @@ Result<NeedleFile> ReadNeedleFile(const std::string& path) {
     }
   }
   NeedleFile file;
+  file.name = name;
   WINNOW_ASSIGN(file.absent_answer, ReadText(*root, "absent_answer", name + ": absent_answer"));
   WINNOW_ASSIGN(file.quote_question, ReadText(*root, "quote_question", name + ": quote_question"));
   if (file.quote_question.find(kPassage) == std::string::npos) {
@@ -56,6 +73,10 @@ Result<NeedleFile> ReadNeedleFile(const std::string& path) {
     return InvalidArgument(fmt::format("{}: needles: {}, expected an array", name,
                                        needles == nullptr ? "missing" : JsonKindName(*needles)));
   }
+  if (needles->as_array().empty()) {
+    return InvalidArgument(name + ": needles: an empty array, expected at least one needle");
+  }
+  std::map<std::string, size_t> statements, questions;
   for (const json::value& element : needles->as_array()) {
     const std::string field = fmt::format("{}: needles[{}]", name, file.needles.size());
     const json::object* object = element.if_object();
@@ -67,6 +88,9 @@ Result<NeedleFile> ReadNeedleFile(const std::string& path) {
     WINNOW_ASSIGN(needle.statement, ReadText(*object, "statement", field + ".statement"));
     WINNOW_ASSIGN(needle.question, ReadText(*object, "question", field + ".question"));
     WINNOW_ASSIGN(needle.answer, ReadText(*object, "answer", field + ".answer"));
+    const size_t index = file.needles.size();
+    WINNOW_TRY(CheckNew(needle.statement, index, field + ".statement", &statements));
+    WINNOW_TRY(CheckNew(needle.question, index, field + ".question", &questions));
     file.needles.push_back(std::move(needle));
   }
   return file;

@@ -15,6 +15,7 @@ struct Needle {
 };
 
 struct NeedleFile {
+  std::string name;            // the last part of its path, for errors
   std::string absent_answer;   // what the model says of what is not there
   std::string quote_question;  // "{passage}" stands for the passage
   std::vector<Needle> needles;
@@ -22,7 +23,8 @@ struct NeedleFile {
   std::string QuoteQuestion(const std::string& passage) const;
 };
 
-// Errors name the file, the field and what was found.
+// At least one needle, no text blank, no statement and no question twice: what is asked as absent
+// must be absent. Errors name the file, the field and what was found.
 Result<NeedleFile> ReadNeedleFile(const std::string& path);
 
 }  // namespace winnow::eval

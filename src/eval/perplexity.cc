@@ -110,9 +110,19 @@ class PerplexityRun {
     const int64_t bos = config_.bos_token_id >= 0 ? 1 : 0;
     std::vector<std::vector<int32_t>> tokens;
     int64_t longest = 0;
+    std::string longest_path;
     for (const Text& text : texts) {
       WINNOW_ASSIGN(tokens.emplace_back(), reader.tokenizer().Encode(text.bytes));
-      longest = std::max(longest, static_cast<int64_t>(tokens.back().size()) + bos);
+      const int64_t size = static_cast<int64_t>(tokens.back().size()) + bos;
+      if (size <= longest) continue;
+      longest = size;
+      longest_path = text.path;
+    }
+    if (longest <= config_.index_topk + 1) {
+      return InvalidArgument(
+          fmt::format("{}: {} tokens, expected more than index_topk of config.json and one more, "
+                      "{}: within it sparse attention is dense",
+                      longest_path, longest, config_.index_topk + 1));
     }
     length_ = options_.length > 0 ? std::min(options_.length, longest)
                                   : std::min(config_.max_position_embeddings, longest);
@@ -248,11 +258,11 @@ namespace winnow {
 
 Result<EvalReport> EvaluatePerplexity(const PerplexityOptions& options) {
   WINNOW_ASSIGN(ModelConfig config, eval::LoadConfig(options.eval, options.length, "length"));
-  if (options.length != 0 && options.length <= config.index_topk) {
-    return InvalidArgument(fmt::format(
-        "length: {}, expected more than index_topk of config.json, {}: within it sparse "
-        "attention is dense",
-        options.length, config.index_topk));
+  if (options.length != 0 && options.length <= config.index_topk + 1) {
+    return InvalidArgument(
+        fmt::format("length: {}, expected more than index_topk of config.json and one more, {}: "
+                    "within it sparse attention is dense",
+                    options.length, config.index_topk + 1));
   }
   return eval::PerplexityRun(options, std::move(config)).Run();
 }

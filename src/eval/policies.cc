@@ -55,7 +55,7 @@ class PolicyRun {
   Status Prepare() {
     WINNOW_ASSIGN(const std::vector<Text> texts, ReadTexts(options_.eval.texts));
     WINNOW_ASSIGN(const NeedleFile file, ReadNeedleFile(options_.needles));
-    WINNOW_TRY(CheckOutputs(options_.eval));
+    WINNOW_TRY(CheckOutputs(options_.eval, options_.needles));
     WINNOW_ASSIGN(reader_, Reader::Load(options_.eval, config_));
     for (const Text& text : texts) {
       WINNOW_ASSIGN(const std::vector<int32_t> tokens, reader_->tokenizer().Encode(text.bytes));
@@ -123,8 +123,8 @@ class PolicyRun {
                       Ask(subject, *reader_, haystack, question, policy.get(),
                           first ? &meter : nullptr, name + ", needles"));
         first = false;
-        meter.Add(QuestionCost(config_, subject.runner().attention(), haystack),
-                  name + ", needles");
+        WINNOW_TRY(meter.Add(QuestionCost(config_, subject.runner().attention(), haystack),
+                             name + ", needles"));
         outcome.correct += IsRight(question, answer) ? 1 : 0;
         ++outcome.facts;
       }

@@ -42,6 +42,7 @@ class RecallRun {
             fmt::format("{}: {} tokens, expected more than index_topk of config.json, {}",
                         text.path, size, config_.index_topk));
       }
+      longest_ = std::max(longest_, size);
       windows_.push_back(std::move(windows.front()));
     }
     return OkStatus();
@@ -71,8 +72,8 @@ class RecallRun {
             window.subspan(static_cast<size_t>(first), static_cast<size_t>(end - first)),
             LogitRows::kNone, nullptr, audit.get());
         if (!counts.ok()) return counts.error();
-        meter.Add(RunCost(config_, AttentionMode::kSparse, first, end),
-                  fmt::format("{} of {} tokens", end, size));
+        WINNOW_TRY(meter.Add(RunCost(config_, AttentionMode::kSparse, first, end),
+                             fmt::format("{} of {} tokens", end, size)));
         first = end;
       }
       for (size_t layer = 0; layer < layers_.size(); ++layer) {
@@ -98,7 +99,7 @@ class RecallRun {
     std::string table = fmt::format(
         "Recall: {} queries beyond index_topk {} in {} tokens; index keys of the run: {}\n\n"
         "         share of the dense mass kept              overlap with the oracle\n",
-        layers_.front().queries, config_.index_topk, options_.length,
+        layers_.front().queries, config_.index_topk, longest_,
         winnow::Name(options_.eval.engine.index_keys));
     std::string names;
     for (const IndexKeyType type : kIndexKeyTypes) {
@@ -132,7 +133,7 @@ class RecallRun {
 
   json::object Json() const {
     json::object object = DescribeRun("recall", options_.eval, config_);
-    object["length"] = options_.length;
+    object["length"] = longest_;
     object["queries_of_each_text"] = options_.queries;
     json::array layers;
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
@@ -150,7 +151,7 @@ class RecallRun {
   std::string Svg() const {
     LinePlot plot;
     plot.title = fmt::format("Dense attention mass kept by {} of up to {} positions",
-                             config_.index_topk, options_.length);
+                             config_.index_topk, longest_);
     plot.x_label = "layer";
     plot.y_label = "share of the mass";
     LineSeries oracle{"oracle", {}, true};
@@ -172,6 +173,7 @@ class RecallRun {
   const RecallOptions& options_;
   const ModelConfig config_;
   std::vector<std::vector<int32_t>> windows_;
+  int64_t longest_ = 0;  // tokens of a window
   std::vector<LayerRecall> layers_;
   LayerRecall all_;
   double seconds_ = 0;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <set>
 
 #include "base/json.h"
 #include "cli.h"
@@ -20,6 +21,15 @@ class Eval : public Cli {
     std::string line;
     for (int number = 0; number < lines && std::getline(file, line); ++number) text += line + "\n";
     return Write("text.txt", text);
+  }
+  // The names in the test's folder, but for those of the streams.
+  std::set<std::string> Files() const {
+    std::set<std::string> names;
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+      const std::string name = entry.path().filename();
+      if (!name.starts_with("std")) names.insert(name);
+    }
+    return names;
   }
   json::object Parsed(const std::string& path) const {
     const auto value = ParseJson(Slurp(path), path);
@@ -169,30 +179,54 @@ TEST_F(Eval, SaysWhatIsWrongBeforeAnyWork) {
   const std::string text = Text(60);
   const std::string tiny = Write("tiny.txt", "Hello.");
   const std::string empty = Write("empty.txt", "");
-  const std::string needles = Write("needles.json", R"({"absent_answer": 1})");
+  const std::string blank = Write("blank.txt", " \n\n ");
+  const std::string latin = Write("latin.txt", "caf\xE9");
+  const std::string needles = Write("wrong.json", R"({"absent_answer": 1})");
+  const std::string good = Write("good.json", Slurp(kRoot + "/examples/needles.json"));
+  const std::set<std::string> files = Files();
   struct Mistake {
     std::string arguments;
     std::string says;
   };
   const Mistake mistakes[] = {
-      {"", "subcommand"},
+      {"", "eval: no evaluation is named, expected one of\n  perplexity  "},
+      {kNano + " --text " + text, "eval: '" + kNano + "', expected one of\n  perplexity  "},
+      {"all perplexity " + kNano + " --text " + text, "eval: 'all', expected one of"},
       {"perplexity " + kNano, "--text"},
       {"perplexity /nowhere --text " + text, "config.json"},
       {"perplexity " + kNano + " --text /nowhere.txt", "/nowhere.txt"},
       {"perplexity " + kNano + " --text " + empty, empty + ": it is empty"},
+      {"perplexity " + kNano + " --text " + blank, blank + ": it holds no words"},
+      {"perplexity " + kNano + " --text " + latin, latin + ": byte 3 is 0xe9, expected UTF-8"},
+      {"perplexity " + kNano + " --text ''", "text: an empty name"},
+      {"perplexity " + kNano + " --text " + tiny, tiny + ": "},
       {"perplexity " + kNano + " --text " + text + " --length 1", "length: 1, expected more"},
+      {"perplexity " + kNano + " --text " + text + " --length 257", "length: 257, expected more"},
       {"perplexity " + kNano + " --text " + text + " --length many", "'many', expected a count"},
       {"perplexity " + kNano + " --text " + text + " --length 99999K", "max_position_embeddings"},
       {"perplexity " + kNano + " --text " + text + " --json /nowhere/o.json", "/nowhere/o.json"},
       {"perplexity " + kNano + " --text " + text + " --svg /dev/null", "/dev/null: it exists"},
+      {"perplexity " + kNano + " --text " + text + " --json ''", "--json: '', expected the name"},
+      {"perplexity " + kNano + " --text " + text + " --json " + text, text + ": it would replace"},
+      {"perplexity " + kNano + " --text " + text + " --svg " + kNano + "/config.json",
+       "config.json: it would replace"},
+      {"perplexity " + kNano + " --text " + text + " --json " + Path("o") + " --svg " + Path("./o"),
+       "name the same file"},
       {"perplexity " + kSmall + " --text " + text, "tokenizer.json"},
       {"needle " + kNano + " --text " + text + kNeedles + " --lengths 256", "length: 256, of"},
+      {"needle --lengths 256 " + kNano + " --text " + text + kNeedles, "length: 256, of"},
+      {"needle " + kNano + " --text " + text + kNeedles + " --lengths 2K,4K,2048",
+       "lengths: 2048 is given twice"},
       {"needle " + kNano + " --text " + text + kNeedles + " --depths 0", "depths: 0"},
-      {"needle " + kNano + " --text " + text + kNeedles + " --depths 999", "depths: 999"},
+      {"needle " + kNano + " --text " + text + kNeedles + " --depths 999",
+       "depths: 999, expected at most 70, the needles of needles.json"},
       {"needle " + kNano + " --text " + text + kNeedles + " --trials 0", "trials: 0"},
       {"needle " + kNano + " --text " + text + kNeedles + " --attention some", "some"},
       {"needle " + kNano + " --text " + text + " --needles " + needles,
-       "needles.json: absent_answer: a number"},
+       "wrong.json: absent_answer: a number"},
+      {"needle " + kNano + " --text " + text + " --needles " + tiny, "tiny.txt: syntax error"},
+      {"needle " + kNano + " --text " + text + " --needles " + good + " --lengths 1K --svg " + good,
+       good + ": it would replace"},
       {"recall " + kNano + " --text " + tiny, tiny + ": "},
       {"recall " + kNano + " --text " + text + " --length 10", "length: 10, expected more"},
       {"recall " + kNano + " --text " + text + " --queries 0", "queries: 0"},
@@ -206,6 +240,32 @@ TEST_F(Eval, SaysWhatIsWrongBeforeAnyWork) {
         << mistake.arguments << "\n"
         << run.err;
   }
+  EXPECT_EQ(Files(), files) << "nothing was left behind";
+  EXPECT_EQ(Slurp(good), Slurp(kRoot + "/examples/needles.json"));
+}
+
+TEST_F(Eval, ListsTheEvaluations) {
+  for (const char* arguments : {"eval", "eval --help"}) {
+    const Ended run = Winnow(arguments);
+    for (const char* evaluation : {"perplexity", "needle", "recall", "policies"}) {
+      EXPECT_NE((run.err + run.out).find(std::string("\n  ") + evaluation + "  "),
+                std::string::npos)
+          << run.err << run.out;
+    }
+  }
+}
+
+// It would take minutes if it went on.
+TEST_F(Eval, EndsWithoutATraceWhenInterrupted) {
+  const std::set<std::string> files = Files();
+  const std::string command = "timeout --preserve-status --signal INT 1 " +
+                              std::string(WINNOW_BINARY) + " eval perplexity " + kNano +
+                              " --text " + kRoot + "/examples/zenda.txt --json " + Path("p.json") +
+                              " 2>" + Path("stderr");
+  const int status = std::system(command.c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 130);
+  EXPECT_EQ(Slurp(Path("stderr")), "winnow: interrupted\n");
+  EXPECT_EQ(Files(), files);
 }
 
 }  // namespace

@@ -128,7 +128,7 @@ TEST(Document, RefusesTextsWithoutWordsAndTooManyStatements) {
   const auto crowded = BuildDocument(Novel(), 30000, Statements(50), 300, NanoTokenizer());
   ASSERT_FALSE(crowded.ok());
   EXPECT_EQ(crowded.status().code(), StatusCode::kInvalidArgument);
-  EXPECT_NE(crowded.status().message().find("300 tokens"), std::string::npos);
+  EXPECT_NE(crowded.status().message().find("expected at most the 300 tokens"), std::string::npos);
 }
 
 TEST(Quotation, IsTwelveTokensAndTheTwentyThatFollow) {

@@ -12,6 +12,12 @@
 namespace winnow::eval {
 namespace {
 
+TEST(NeedleFile, OfWhatTheModelLearnedIsSound) {
+  const auto file =
+      ReadNeedleFile(std::string(WINNOW_SOURCE_DIR) + "/examples/needles_learned.json");
+  EXPECT_TRUE(file.ok()) << file.status().ToString();
+}
+
 TEST(NeedleFile, OfTheExamplesIsSound) {
   const auto file = ReadNeedleFile(std::string(WINNOW_SOURCE_DIR) + "/examples/needles.json");
   ASSERT_TRUE(file.ok()) << file.status().ToString();
@@ -52,7 +58,22 @@ TEST(NeedleFile, RefusesWhatItCannotUseByField) {
        "needles[0].question: it is missing"},
       {R"({"absent_answer": "no", "quote_question": "{passage}",
            "needles": [{"statement": "", "question": "b", "answer": "c"}]})",
-       "needles[0].statement: it is empty"},
+       "needles[0].statement: it is blank"},
+      {R"({"absent_answer": "no", "quote_question": "{passage}",
+           "needles": [{"statement": "a", "question": "b", "answer": " \n"}]})",
+       "needles[0].answer: it is blank"},
+      {R"({"absent_answer": "no", "quote_question": "{passage}", "needles": []})",
+       "needles: an empty array, expected at least one"},
+      {R"({"absent_answer": "no", "quote_question": "{passage}", "needles": [
+           {"statement": "a", "question": "b", "answer": "c"},
+           {"statement": "d", "question": "e", "answer": "f"},
+           {"statement": "a", "question": "h", "answer": "i"}]})",
+       "needles[2].statement: \"a\", expected another than that of needles[0]"},
+      {R"({"absent_answer": "no", "quote_question": "{passage}", "needles": [
+           {"statement": "a", "question": "b", "answer": "c"},
+           {"statement": "d", "question": "b", "answer": "f"}]})",
+       "needles[1].question: \"b\", expected another than that of needles[0]"},
+      {R"({"absent_answer": "no", "absent_answer": "yes"})", "\"absent_answer\" appears twice"},
       {R"({"absent_answer": "no", "quote_question": "{passage}", "needle": []})", "\"needle\""},
       {"{", "bad.json"},
   };
@@ -60,6 +81,7 @@ TEST(NeedleFile, RefusesWhatItCannotUseByField) {
   for (const BadFile& bad : files) {
     const auto file = ReadNeedleFile(folder.Write("bad.json", bad.text));
     ASSERT_FALSE(file.ok()) << bad.text;
+    EXPECT_EQ(file.status().code(), StatusCode::kInvalidArgument) << bad.text;
     EXPECT_NE(file.status().message().find(bad.says), std::string::npos)
         << file.status().ToString();
     EXPECT_NE(file.status().message().find("bad.json"), std::string::npos);
