@@ -11,7 +11,7 @@ copied. Needs the standard library only.
 
 Scales. A factor is the smallest power of two that brings the block's largest magnitude to at most
 448 (ue8m0), or exactly the largest magnitude over 448 (f32). --compare measures both: winnow-nano
-keeps 31.51 dB and 31.55 dB, a difference of 0.4 % in the relative error (0.02657 and 0.02646). E4M3
+keeps 31.51 dB and 31.55 dB, a difference of 0.4 % in the relative error (0.02658 and 0.02646). E4M3
 is itself a floating-point format, so a finer factor moves values about between its codes but makes
 no code finer. Powers of two are the default because decoding is then exact: code * factor is a bf16
 number, so a reader that dequantizes to bf16 and one that scales its sums see the same weights.
