@@ -10,10 +10,13 @@ namespace winnow::cpu {
 // Scores come in runs of at most this many.
 inline constexpr int64_t kMaxRun = 64;
 
+// The `topk` best of `count` candidates to the front, in any order; returns how many they are.
+int64_t PickBest(Candidate* candidates, int64_t count, int64_t topk);
+
 // Keeps the `topk` best of all candidates appended, in the order of dsa/token_selection.h, in a
-// buffer of BufferSize(topk). When the buffer is full the best are picked out, and from then on
-// threshold() is the score that a later candidate must exceed: one that equals it has a higher
-// position and loses. Positions must ascend.
+// buffer of BufferSize(topk). When the buffer is full, many that cannot be among them go, and from
+// then on threshold() is the score that a later candidate must exceed: one that equals it has a
+// higher position and loses. Positions must ascend.
 class BestCandidates {
  public:
   // Room for the best, for as many others, so that picking is rare, and for a run of scores.
@@ -32,10 +35,7 @@ class BestCandidates {
   }
   const Candidate* begin() const { return buffer_; }
   // Leaves the best at the front of the buffer, in any order, and returns how many they are.
-  int64_t Finish() {
-    if (count_ > topk_) Pick();
-    return count_;
-  }
+  int64_t Finish() { return PickBest(buffer_, count_, topk_); }
 
  private:
   void Pick();
@@ -46,9 +46,6 @@ class BestCandidates {
   bool has_threshold_ = false;
   float threshold_ = 0;
 };
-
-// The `topk` best of `count` candidates to the front, in any order; returns how many they are.
-int64_t PickBest(Candidate* candidates, int64_t count, int64_t topk);
 
 inline int32_t PositionOf(Candidate candidate) {
   return static_cast<int32_t>(~static_cast<uint32_t>(candidate));
