@@ -35,7 +35,7 @@ signal.sigwait([signal.SIGCONT])
 """
 WINNOW = """#!%s
 import json, os, sys
-frontiers = sys.argv[sys.argv.index("--at") + 1:sys.argv.index("--decode")]
+frontiers = ",".join(sys.argv[sys.argv.index("--at") + 1:sys.argv.index("--decode")]).split(",")
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "log"), "a") as log:
     log.write(f"winnow {' '.join(frontiers)}\\n")
 for frontier in frontiers:
