@@ -12,7 +12,7 @@ Winnow with the same values as the folder stores them.
 
 llama.cpp: llama-bench -p 512,512,512 -n 32,32,32 -d DEPTH -r 1; it fills the cache once and restores it for
 each test. Between two tests it pauses (--delay 2), is stopped by a signal, and Winnow runs: A B A B ….
-Winnow: `winnow bench context --at DEPTH DEPTH+512` for prefill, `--at DEPTH --decode 33` for decode, of which
+Winnow: `winnow bench context --at DEPTH,DEPTH+512` for prefill, `--at DEPTH --decode 33` for decode, of which
 its sparse numbers are taken; it fills the cache anew for each. At depth 0 its decode starts after one token.
 A test's result is the median of its rounds; ranges are from the slowest to the fastest round, and those of
 a ratio from the worst to the best case of both.
@@ -58,7 +58,7 @@ def busy_cores(seconds=0.5):
 
 def run_winnow(options, frontiers, decode):
     """name -> object, of the lines that bench context prints"""
-    command = [options.winnow, "bench", "context", str(options.model), "--at", *map(str, frontiers),
+    command = [options.winnow, "bench", "context", str(options.model), "--at", ",".join(map(str, frontiers)),
                "--decode", str(decode), "--threads", str(options.threads), "--json",
                *shlex.split(options.winnow_options)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -1,17 +1,10 @@
 // What an evaluation reads and writes: texts, and outputs that replace nothing of what is read.
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/output_file.h"
 #include "base/text.h"
 #include "eval/evaluation.h"
 #include "text/unicode.h"
@@ -40,43 +33,6 @@ Status CheckText(const std::string& path, const std::string& bytes) {
   return OkStatus();
 }
 
-// A new file beside the target, which must be a regular file or not exist. Links are followed.
-struct Target {
-  std::string path;
-  std::string partial;
-  int fd = -1;
-};
-
-Result<Target> OpenTarget(const std::string& path) {
-  Target target;
-  target.path = path;
-  struct stat info;
-  if (stat(path.c_str(), &info) == 0) {
-    if (!S_ISREG(info.st_mode)) {
-      return InvalidArgument(path + ": it exists and is no regular file, expected a file to write");
-    }
-    if (char* resolved = realpath(path.c_str(), nullptr)) {
-      target.path = resolved;
-      std::free(resolved);
-    }
-  } else if (lstat(path.c_str(), &info) == 0) {
-    return InvalidArgument(path + ": a link to what does not exist, expected a file to write");
-  }
-  target.partial = fmt::format("{}.{}.partial", target.path, getpid());
-  target.fd = open(target.partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (target.fd < 0) {
-    return NotFound(fmt::format("{}: {}, expected a writable file", path, std::strerror(errno)));
-  }
-  return target;
-}
-
-Status CheckWritable(const std::string& path) {
-  WINNOW_ASSIGN(const Target target, OpenTarget(path));
-  close(target.fd);
-  std::remove(target.partial.c_str());
-  return OkStatus();
-}
-
 // Whether two paths lead to one file, or would once it is written.
 bool SameFile(const fs::path& a, const fs::path& b) {
   std::error_code error;
@@ -95,32 +51,6 @@ std::vector<fs::path> Inputs(const EvalOptions& options, const std::string& need
     inputs.push_back(entry->path());
   }
   return inputs;
-}
-
-Status WriteError(const Target& target, const char* action) {
-  const int error = errno;
-  std::remove(target.partial.c_str());
-  return ResourceExhausted(fmt::format("{}: {}: {}", target.path, action, std::strerror(error)));
-}
-
-Status WriteOutput(const std::string& path, std::string_view bytes) {
-  if (path.empty()) return OkStatus();
-  WINNOW_ASSIGN(const Target target, OpenTarget(path));
-  while (!bytes.empty()) {
-    const ssize_t count = write(target.fd, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) {
-      const Status status = WriteError(target, "writing");
-      close(target.fd);
-      return status;
-    }
-    bytes.remove_prefix(static_cast<size_t>(count));
-  }
-  if (close(target.fd) != 0) return WriteError(target, "closing");
-  if (std::rename(target.partial.c_str(), target.path.c_str()) != 0) {
-    return WriteError(target, "renaming");
-  }
-  return OkStatus();
 }
 
 }  // namespace
@@ -157,8 +87,8 @@ Status CheckOutputs(const EvalOptions& options, const std::string& needles) {
 }
 
 Result<EvalReport> Finish(const EvalOptions& options, EvalReport report) {
-  WINNOW_TRY(WriteOutput(options.json, report.json + "\n"));
-  WINNOW_TRY(WriteOutput(options.svg, report.svg));
+  if (!options.json.empty()) WINNOW_TRY(WriteFile(options.json, report.json + "\n"));
+  if (!options.svg.empty()) WINNOW_TRY(WriteFile(options.svg, report.svg));
   return report;
 }
 

@@ -7,8 +7,8 @@
 #include <tuple>
 
 #include "base/check.h"
+#include "base/plot.h"
 #include "base/text.h"
-#include "eval/plot.h"
 
 namespace winnow::eval {
 namespace {

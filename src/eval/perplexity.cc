@@ -3,9 +3,9 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/plot.h"
 #include "base/text.h"
 #include "eval/evaluation.h"
-#include "eval/plot.h"
 
 namespace winnow::eval {
 

@@ -2,10 +2,10 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/plot.h"
 #include "base/text.h"
 #include "eval/needle.h"
 #include "eval/perplexity.h"
-#include "eval/plot.h"
 #include "eval/selection_policies.h"
 
 namespace winnow::eval {

@@ -4,10 +4,10 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/plot.h"
 #include "base/text.h"
 #include "eval/evaluation.h"
 #include "eval/perplexity.h"
-#include "eval/plot.h"
 
 namespace winnow::eval {
 namespace {

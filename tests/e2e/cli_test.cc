@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdio>
 
+#include "base/file.h"
 #include "base/json.h"
 
 namespace winnow {
@@ -194,6 +195,43 @@ TEST_F(Cli, RefusesToMeasureKernelsThatDoNotExist) {
   const Ended run = Winnow("bench kernels --only v31");
   EXPECT_EQ(run.code, 2);
   EXPECT_NE(run.err.find("v31"), std::string::npos) << run.err;
+}
+
+TEST_F(Cli, DrawsTheCostCurve) {
+  const std::string csv = Path("curve.csv");
+  const std::string svg = Path("curve.svg");
+  const Ended run = Winnow("bench context --at 64,300 --prefill 32 --decode 3 --price 3.6 --csv " +
+                           csv + " --svg " + svg + " " + kNano);
+  ASSERT_EQ(run.code, 0) << run.err;
+  std::istringstream lines(ReadFile(csv, 1 << 20).value());
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_EQ(line,
+            "context,attention,prefill_tokens_per_second,decode_tokens_per_second,"
+            "prefill_dollars_per_million,decode_dollars_per_million");
+  std::vector<std::string> begins = {"64,sparse,", "64,dense,", "300,sparse,", "300,dense,"};
+  for (const std::string& begin : begins) {
+    ASSERT_TRUE(std::getline(lines, line));
+    EXPECT_EQ(line.rfind(begin, 0), 0u) << line;
+    double prefill = 0;
+    double decode = 0;
+    double prefill_dollars = 0;
+    double decode_dollars = 0;
+    ASSERT_EQ(std::sscanf(line.c_str() + begin.size(), "%lf,%lf,%lf,%lf", &prefill, &decode,
+                          &prefill_dollars, &decode_dollars),
+              4);
+    // 3.6 dollars an hour are a thousandth of a dollar a second.
+    EXPECT_NEAR(prefill_dollars, 1000 / prefill, 1e-4 + 1e-3 * prefill_dollars);
+    EXPECT_NEAR(decode_dollars, 1000 / decode, 1e-4 + 1e-3 * decode_dollars);
+  }
+  EXPECT_FALSE(std::getline(lines, line));
+  EXPECT_NE(ReadFile(svg, 1 << 20).value().find("dollars per million tokens"), std::string::npos);
+}
+
+TEST_F(Cli, RefusesContextsThatDoNotGrow) {
+  const Ended run = Winnow("bench context --at 300,64 " + std::string(kNano));
+  EXPECT_EQ(run.code, 2);
+  EXPECT_NE(run.err.find("at: 64 after 300"), std::string::npos) << run.err;
 }
 
 TEST_F(Cli, TeachesWithHelp) {

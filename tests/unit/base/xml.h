@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace winnow::eval {
+namespace winnow {
 
 // Empty if it is; otherwise what is wrong.
 inline std::string XmlProblem(const std::string& text) {
@@ -67,4 +67,4 @@ inline std::string XmlProblem(const std::string& text) {
   return open.empty() && had_root ? "" : "elements left open";
 }
 
-}  // namespace winnow::eval
+}  // namespace winnow

@@ -1,12 +1,12 @@
-// Small plots as SVG: lines, heat maps, bars. Own background, text labels, no scripts; every text
-// is escaped. NaN is a gap.
+// Small plots as SVG: lines, heat maps, bars. Own background, text labels, no scripts. Texts
+// are UTF-8 and are escaped. NaN is a gap.
 #pragma once
 
 #include <string>
 #include <utility>
 #include <vector>
 
-namespace winnow::eval {
+namespace winnow {
 
 struct LineSeries {
   std::string name;
@@ -50,4 +50,4 @@ struct BarChart {
 };
 std::string RenderBarChart(const BarChart& chart);
 
-}  // namespace winnow::eval
+}  // namespace winnow

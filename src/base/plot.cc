@@ -1,13 +1,12 @@
-#include "eval/plot.h"
+#include "base/plot.h"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "base/text.h"
-#include "eval/evaluation.h"
 
-namespace winnow::eval {
+namespace winnow {
 namespace {
 
 constexpr const char* kBackground = "#ffffff";
@@ -18,7 +17,8 @@ constexpr std::array<const char*, 8> kColors = {"#1d6fb8", "#d1601f", "#2f8f4e",
 
 std::string Escaped(std::string_view text) {
   std::string out;
-  for (const char c : Printable(text)) {
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) continue;  // XML has no such characters
     switch (c) {
       case '&':
         out += "&amp;";
@@ -288,4 +288,4 @@ std::string RenderBarChart(const BarChart& chart) {
   return canvas.Finish();
 }
 
-}  // namespace winnow::eval
+}  // namespace winnow
