@@ -21,4 +21,5 @@ measure recall recall $texts --length 8K
 measure needle needle $texts --needles examples/needles_learned.json --lengths 2K,4K,8K,16K --trials 2
 measure needle_long needle $texts --needles examples/needles_learned.json --lengths 32K,63K --attention sparse
 measure needle_new needle $texts --lengths 2K,8K,32K --attention sparse
+measure needle_near needle $texts --needles examples/needles_near.json --lengths 2K,8K --trials 2 --attention sparse
 measure policies policies --text examples/zenda.txt --length 4K --needles examples/needles_learned.json
