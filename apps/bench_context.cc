@@ -192,11 +192,17 @@ Status CheckOptions(const BenchOptions& options) {
                                          options.frontiers[i], options.frontiers[i - 1]));
     }
   }
-  if (!options.csv.empty() && options.csv == options.svg) {
+  if (!options.csv.empty() && !options.svg.empty() && SameFile(options.csv, options.svg)) {
     return InvalidArgument(options.svg + ": csv and svg name the same file, expected two");
   }
   for (const std::string& path : {options.csv, options.svg}) {
-    if (!path.empty()) WINNOW_TRY(CheckWritable(path));
+    if (path.empty()) continue;
+    for (const std::string& input : FilesIn(options.engine.model_dir)) {
+      if (SameFile(path, input)) {
+        return InvalidArgument(path + ": it would replace a file of the model");
+      }
+    }
+    WINNOW_TRY(CheckWritable(path));
   }
   return OkStatus();
 }
@@ -206,6 +212,10 @@ Status BenchContext(const BenchOptions& options) {
   WINNOW_ASSIGN(std::vector<Contender> contenders, LoadContenders(options));
   if (!options.json) PrintHeader(contenders, options);
   const int64_t longest = contenders[0].engine.info().max_context - options.decode;
+  if (longest < 1) {
+    return InvalidArgument(fmt::format("decode: {} tokens, expected fewer than the context of {}",
+                                       options.decode, longest + options.decode));
+  }
   for (Contender& contender : contenders) {  // memory and weights are touched for the first time
     const std::vector<int32_t> prompt =
         MakePrompt(std::min<int64_t>(512, longest), contender.engine.info().vocab_size, 2);
@@ -262,7 +272,7 @@ void AddBenchContext(CLI::App& bench, int* exit_code) {
       ->add_option("--price", options->price,
                    "Dollars a machine-hour: the outputs then say what a million tokens cost")
       ->type_name("DOLLARS")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1e-6, 1e6).description(""));
   command->add_flag("--json", options->json, "One JSON object a line");
   command->add_option("--csv", options->csv, "Write the numbers here")->type_name("FILE");
   command->add_option("--svg", options->svg, "Write the cost curve here")->type_name("FILE");

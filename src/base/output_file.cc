@@ -9,11 +9,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 #include "base/check.h"
 
 namespace winnow {
 namespace {
+
+namespace fs = std::filesystem;
 
 // A new file beside the target, which must be a regular file or not exist. Links are followed.
 struct Target {
@@ -77,6 +80,23 @@ Status WriteFile(const std::string& path, std::string_view bytes) {
     return WriteError(target, "renaming");
   }
   return OkStatus();
+}
+
+bool SameFile(const std::string& a, const std::string& b) {
+  std::error_code error;
+  if (fs::equivalent(a, b, error)) return true;
+  const fs::path target = fs::weakly_canonical(fs::absolute(a, error), error);
+  return !target.empty() && target == fs::weakly_canonical(fs::absolute(b, error), error);
+}
+
+std::vector<std::string> FilesIn(const std::string& folder) {
+  std::vector<std::string> files;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    files.push_back(entry->path().string());
+  }
+  return files;
 }
 
 }  // namespace winnow

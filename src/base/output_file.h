@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "winnow/status.h"
 
@@ -15,5 +16,11 @@ Status CheckWritable(const std::string& path);
 // Writes `bytes` to a file beside `path`, which takes its name when it is complete; on an error
 // what was there stays. As CheckWritable; kResourceExhausted when the bytes do not go in.
 Status WriteFile(const std::string& path, std::string_view bytes);
+
+// Whether two paths lead to one file, or would once it is written.
+bool SameFile(const std::string& a, const std::string& b);
+
+// What stands in `folder`; nothing if it cannot be read. For refusing to write over it.
+std::vector<std::string> FilesIn(const std::string& folder);
 
 }  // namespace winnow

@@ -1,6 +1,5 @@
 // What an evaluation reads and writes: texts, and outputs that replace nothing of what is read.
 #include <algorithm>
-#include <filesystem>
 
 #include "base/check.h"
 #include "base/file.h"
@@ -11,8 +10,6 @@
 
 namespace winnow::eval {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr int64_t kMaxTextBytes = int64_t{1} << 30;
 
@@ -33,23 +30,11 @@ Status CheckText(const std::string& path, const std::string& bytes) {
   return OkStatus();
 }
 
-// Whether two paths lead to one file, or would once it is written.
-bool SameFile(const fs::path& a, const fs::path& b) {
-  std::error_code error;
-  if (fs::equivalent(a, b, error)) return true;
-  const fs::path target = fs::weakly_canonical(fs::absolute(a, error), error);
-  return !target.empty() && target == fs::weakly_canonical(fs::absolute(b, error), error);
-}
-
 // The files of a model's folder, and what is given by name.
-std::vector<fs::path> Inputs(const EvalOptions& options, const std::string& needles) {
-  std::vector<fs::path> inputs(options.texts.begin(), options.texts.end());
-  if (!needles.empty()) inputs.emplace_back(needles);
-  std::error_code error;
-  for (fs::directory_iterator entry(options.engine.model_dir, error), end; !error && entry != end;
-       entry.increment(error)) {
-    inputs.push_back(entry->path());
-  }
+std::vector<std::string> Inputs(const EvalOptions& options, const std::string& needles) {
+  std::vector<std::string> inputs = FilesIn(options.engine.model_dir);
+  inputs.insert(inputs.end(), options.texts.begin(), options.texts.end());
+  if (!needles.empty()) inputs.push_back(needles);
   return inputs;
 }
 
@@ -71,14 +56,14 @@ Status CheckOutputs(const EvalOptions& options, const std::string& needles) {
   if (!options.json.empty() && !options.svg.empty() && SameFile(options.json, options.svg)) {
     return InvalidArgument(options.svg + ": json and svg name the same file, expected two");
   }
-  const std::vector<fs::path> inputs = Inputs(options, needles);
+  const std::vector<std::string> inputs = Inputs(options, needles);
   for (const std::string& path : {options.json, options.svg}) {
     if (path.empty()) continue;
-    for (const fs::path& input : inputs) {
+    for (const std::string& input : inputs) {
       if (SameFile(path, input)) {
         return InvalidArgument(
             fmt::format("{}: it would replace {}, expected no text, needles or file of the model",
-                        path, input.string()));
+                        path, input));
       }
     }
     WINNOW_TRY(CheckWritable(path));

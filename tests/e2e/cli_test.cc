@@ -228,6 +228,15 @@ TEST_F(Cli, DrawsTheCostCurve) {
   EXPECT_NE(ReadFile(svg, 1 << 20).value().find("dollars per million tokens"), std::string::npos);
 }
 
+TEST_F(Cli, DrawsNoCurveOverAFileOfTheModel) {
+  const std::string config = Write("config.json", "{}");
+  const Ended run = Winnow("bench context --at 64 --csv " + config + " " + folder_.string());
+  EXPECT_EQ(Slurp(config), "{}");
+  EXPECT_EQ(run.code, 2) << run.err;
+  EXPECT_NE(run.err.find("config.json: it would replace a file of the model"), std::string::npos)
+      << run.err;
+}
+
 TEST_F(Cli, RefusesContextsThatDoNotGrow) {
   const Ended run = Winnow("bench context --at 300,64 " + std::string(kNano));
   EXPECT_EQ(run.code, 2);
