@@ -5,8 +5,8 @@
 DIR holds what prepare_corpus.py made: heldout*.bin for evaluation, all other *.bin for training, tokenizer.json.
 Stages are budgeted in seconds of the clock, after compilation, so that a run fits what a GPU costs. The state
 is saved every two minutes and after each stage; the same command goes on from there. Each finished stage
-leaves its checkpoint in OUT/<stage>, and a log in OUT/log.txt. With --gpus 2 each GPU has
-batches of its own, and the gradient is their mean.
+leaves its checkpoint in OUT/<stage>, and a log in OUT/log.txt. With --gpus 2 each GPU has batches of its own,
+and the gradient is their mean.
 """
 import argparse
 import dataclasses
