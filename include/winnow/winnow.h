@@ -38,9 +38,18 @@ struct EngineOptions {
   AttentionMode attention = AttentionMode::kSparse;
 
   int num_threads = 0;      // 0: one for each core this process may use
-  int64_t max_context = 0;  // tokens the cache holds; 0: what the model was made for
-  int64_t chunk =
-      512;  // tokens of a prompt processed at a time; changes speed and memory, no result
+  int64_t max_context = 0;  // tokens of the longest request; 0: what the model was made for
+  // Tokens that the cache holds, of all requests together; 0: as many as the longest request.
+  int64_t cache_tokens = 0;
+  // Tokens of prompts processed at a time. Changes speed and memory, no result.
+  int64_t chunk = 512;
+  int64_t max_sequences = 16;  // requests that run together; others wait
+  int64_t max_queue = 1024;    // requests that may wait; Submit refuses more
+  // Whether requests that begin alike share what was computed for their beginning.
+  bool prefix_cache = true;
+  // Measure at load, in about a second, how long attention takes here by row read. From it receipts
+  // say how long dense attention would have taken.
+  bool measure_rates = false;
 
   // "portable", "avx2", "avx512", or empty for the best the processor has. Changes speed, no
   // result.
@@ -67,7 +76,12 @@ struct SamplingParams {
   double presence_penalty = 0.0;   // taken from the logits of tokens generated before
   double frequency_penalty = 0.0;  // the same, times how often
   std::optional<uint64_t> seed;    // same seed, same text; none: a new one each time
+  // Added to the logits of these tokens, in [-100, 100]; -100 bans a token.
+  std::vector<std::pair<int32_t, double>> logit_bias;
 };
+
+// What an answer must look like, whatever the model would rather say.
+enum class AnswerFormat { kText, kJsonObject, kJsonSchema };
 
 // One generation. Exactly one of messages, prompt and token_ids is given.
 struct Request {
@@ -79,12 +93,27 @@ struct Request {
   bool allow_special_tokens = false;
   bool thinking = false;  // let the model reason before it answers, where its chat format can
   std::string tools;      // a JSON array of functions in OpenAI's form; empty: none
+  // "auto", "none", "required" (some tool must be called), or the name of the one to call after
+  // "function:".
+  std::string tool_choice = "auto";
+  // Take the model's reasoning and its calls of tools out of the text: see Chunk.
+  bool parse_answer = false;
+  AnswerFormat answer_format = AnswerFormat::kText;
+  std::string json_schema;  // for kJsonSchema
+
+  // Requests of one key wait for each other and not for those of other keys, which get an equal
+  // share of the machine.
+  std::string key;
+  // Only requests with the same salt share what was computed for a common beginning.
+  std::string cache_salt;
 
   int64_t max_tokens = 256;
   std::vector<std::string> stop;  // texts that end the answer; not part of it
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
   int64_t logprobs = -1;  // -1: none; n ≥ 0: of each token and its n likeliest rivals
+  // Also of each token of the prompt but the first. `max_tokens` may then be 0.
+  bool prompt_logprobs = false;
   SamplingParams sampling;
 };
 
@@ -99,29 +128,56 @@ struct TokenDetail {
   std::vector<TokenLogprob> top;  // likeliest first
 };
 
+// What one phase of a request cost, by the formulas of docs/dsa.md. A product and a sum are two
+// operations; bytes are those of cache rows and index keys.
+struct PhaseCost {
+  double seconds = 0.0;      // of the machine: of a step shared with others, by share of the work
+  double flops = 0.0;        // of the model, sparse attention and indexer included
+  double bytes = 0.0;        // of latent rows and index keys read
+  double dense_flops = 0.0;  // the same with dense attention and no indexer
+  double dense_bytes = 0.0;
+  double dense_seconds = 0.0;  // modelled from EngineOptions::measure_rates; 0 without
+};
+
 // What a request cost, and what dense attention would have read. Rows are counted over all layers.
 struct Receipt {
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;    // of the prompt, found in the cache of the request before
+  int64_t cached_tokens = 0;    // of the prompt, found in the cache
   int64_t computed_tokens = 0;  // of the prompt, run through the model; all others unless cancelled
+  int64_t recomputed_tokens = 0;  // run again because the request had to give up its cache pages
   int64_t completion_tokens = 0;
+  int64_t reasoning_tokens = 0;      // of them, before the answer; counted if the answer is parsed
   int64_t attention_rows_read = 0;   // latent rows that attention gathered
   int64_t attention_rows_dense = 0;  // latent rows that dense attention gathers for the same tokens
   int64_t index_keys_scored = 0;     // index keys that the indexer compared
   int64_t last_rows_read = 0;        // of the last token, in one layer
   int64_t last_rows_dense = 0;
-  double prefill_seconds = 0.0;
-  double decode_seconds = 0.0;
+  double queue_seconds = 0.0;    // from Submit to the first step
+  double prefill_seconds = 0.0;  // from the first step to the first token
+  double decode_seconds = 0.0;   // from the first token to the last
+  PhaseCost prefill;
+  PhaseCost decode;
 };
 
-enum class FinishReason { kNone, kStop, kLength, kCancelled };
-const char* Name(FinishReason reason);  // "stop", "length", "cancelled"
+enum class FinishReason { kNone, kStop, kLength, kCancelled, kToolCalls };
+const char* Name(FinishReason reason);  // "stop", "length", "cancelled", "tool_calls"
+
+// A piece of a call of a tool. The first piece of a call carries its name; the arguments of all its
+// pieces, joined, are the text of a JSON object.
+struct ToolCallPiece {
+  int64_t index = 0;  // of the call in the answer
+  std::string name;
+  std::string arguments;
+};
 
 // The next piece of an answer.
 struct Chunk {
-  std::string text;                  // whole characters; may be empty
-  std::vector<int32_t> token_ids;    // of the tokens since the last chunk
-  std::vector<TokenDetail> details;  // for each of them, if asked for
+  std::string text;       // whole characters; may be empty
+  std::string reasoning;  // the same, said before the answer; if the answer is parsed
+  std::vector<ToolCallPiece> tool_calls;    // if the answer is parsed
+  std::vector<int32_t> token_ids;           // of the tokens since the last chunk
+  std::vector<TokenDetail> details;         // for each of them, if asked for
+  std::vector<TokenDetail> prompt_details;  // of the next tokens of the prompt, if asked for
   int64_t prefilled = 0;  // prompt tokens in the cache so far; equals prompt_tokens when done
   int64_t prompt_tokens = 0;
   FinishReason finish = FinishReason::kNone;  // of the last chunk
@@ -139,6 +195,11 @@ class Stream {
   ~Stream();
 
   Result<std::optional<Chunk>> Next();
+  // Whether Next would return at once.
+  bool Ready() const;
+  // Has `wake` called, from the engine's thread, whenever Next may have become ready, and once
+  // before Notify returns. It must be quick and must not call the stream; an empty one ends it.
+  void Notify(std::function<void()> wake);
   void Cancel();
 
  private:
@@ -159,6 +220,27 @@ struct ModelInfo {
   int64_t cache_bytes = 0;  // address space of a full cache; memory is taken as it fills
 };
 
+// What an engine is doing, for those who watch it. Totals are since it was loaded.
+struct EngineStats {
+  int64_t waiting = 0;  // requests
+  int64_t running = 0;
+  int64_t pages = 0;         // of the cache
+  int64_t pages_used = 0;    // by running requests
+  int64_t pages_cached = 0;  // kept for requests to come
+  int64_t requests = 0;      // totals from here on
+  int64_t cancelled = 0;
+  int64_t preempted = 0;
+  int64_t steps = 0;
+  int64_t prompt_tokens = 0;    // of admitted requests
+  int64_t cached_tokens = 0;    // of those, found in the cache
+  int64_t computed_tokens = 0;  // run through the model: prompts and answers
+  int64_t completion_tokens = 0;
+  int64_t attention_rows_read = 0;
+  int64_t attention_rows_dense = 0;
+  int64_t index_keys_scored = 0;
+  double busy_seconds = 0.0;  // in steps
+};
+
 // Which logits to compute, and how. See `winnow logits --help`.
 struct LogitsRequest {
   std::vector<int32_t> token_ids;
@@ -166,9 +248,8 @@ struct LogitsRequest {
   std::string out;         // a safetensors file
 };
 
-// A model and the thread that runs it. Requests run one after another, in the order of Submit; a
-// request that begins like the one before it continues from its cache. Methods may be called from
-// any thread.
+// A model and the thread that runs it. Requests run together, up to max_sequences of them; none
+// changes a bit of another's answer. Methods may be called from any thread.
 class Engine {
  public:
   // Reads, checks and maps the model. Fails before memory is taken if something does not fit.
@@ -178,10 +259,14 @@ class Engine {
   ~Engine();
 
   const ModelInfo& info() const;
+  EngineStats stats() const;
 
   // Tokenizes and queues. kInvalidArgument, with both numbers, if prompt and answer exceed the
-  // context.
+  // context; kResourceExhausted if max_queue requests wait.
   Result<Stream> Submit(const Request& request);
+
+  // The tokens of a request's prompt, in the model's chat format if it has messages.
+  Result<std::vector<int32_t>> PromptTokens(const Request& request) const;
 
   Result<std::vector<int32_t>> Tokenize(const std::string& text, bool allow_special_tokens) const;
   Result<std::string> Detokenize(const std::vector<int32_t>& token_ids) const;

@@ -31,6 +31,8 @@ const char* Name(FinishReason reason) {
       return "length";
     case FinishReason::kCancelled:
       return "cancelled";
+    case FinishReason::kToolCalls:
+      return "tool_calls";
   }
   return "unknown";
 }
@@ -46,6 +48,17 @@ Stream::~Stream() { Cancel(); }
 
 void Stream::Cancel() {
   if (state_) state_->cancelled.store(true);
+}
+
+bool Stream::Ready() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->finished || !state_->chunks.empty();
+}
+
+void Stream::Notify(std::function<void()> wake) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->wake = std::move(wake);
+  if (state_->wake) state_->wake();
 }
 
 Result<std::optional<Chunk>> Stream::Next() {
@@ -80,7 +93,17 @@ struct Engine::State {
   Status LoadText(const std::string& model_dir);
   void FillInfo();
   void Track(const std::shared_ptr<StreamState>& stream);
+  PrepareContext Context() const;
 };
+
+PrepareContext Engine::State::Context() const {
+  return {.config = runner->config(),
+          .generation = generation,
+          .tokenizer = tokenizer ? &*tokenizer : nullptr,
+          .chat_template = chat_template ? &*chat_template : nullptr,
+          .chat_error = chat_error,
+          .max_context = info.max_context};
+}
 
 Status Engine::State::LoadText(const std::string& model_dir) {
   const std::string path = model_dir + "/tokenizer.json";
@@ -157,16 +180,17 @@ Result<Engine> Engine::Load(const EngineOptions& options) {
 
 const ModelInfo& Engine::info() const { return state_->info; }
 
+EngineStats Engine::stats() const { return {}; }
+
+Result<std::vector<int32_t>> Engine::PromptTokens(const Request& request) const {
+  WINNOW_ASSIGN(GenerationTask task, PrepareGeneration(request, state_->Context()));
+  return std::move(task.prompt);
+}
+
 // One token, step 2 of 9. From generate.cc; next: PrepareGeneration() in prepare.cc.
 Result<Stream> Engine::Submit(const Request& request) {
   State& state = *state_;
-  const PrepareContext context{
-      .config = state.runner->config(),
-      .generation = state.generation,
-      .tokenizer = state.tokenizer ? &*state.tokenizer : nullptr,
-      .chat_template = state.chat_template ? &*state.chat_template : nullptr,
-      .chat_error = state.chat_error,
-      .max_context = state.info.max_context};
+  const PrepareContext context = state.Context();
   WINNOW_ASSIGN(GenerationTask task, PrepareGeneration(request, context));
   auto stream = std::make_shared<StreamState>();
   state.Track(stream);
