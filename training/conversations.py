@@ -5,19 +5,23 @@ questions that follow ask for facts, through one fact for another, for the holde
 several facts at once, for counts, for the section, for what is not there, and for the next words of a
 passage. Everything is made of tokens; the text around a statement keeps its own.
 """
+import collections
 import random
+import re
 import textwrap
 
 import numpy as np
 from tokenizers import Tokenizer
 
 import facts as invented
+import mentions
 
 BOS, EOS, PAD = 0, 1, 2
 ABSENT = "The text does not say."
 ANSWER_WEIGHT, QUOTE_WEIGHT, QUESTION_WEIGHT = 6.0, 3.0, 0.2
-KINDS = [("fact", 30), ("holder", 7), ("several", 6), ("chain", 9), ("which", 6), ("count", 3), ("list", 3), ("section", 5),
-         ("absent", 8), ("quote", 18), ("sentence", 5)]
+KINDS = [("fact", 27), ("holder", 6), ("several", 5), ("chain", 8), ("which", 5), ("count", 3), ("list", 3), ("section", 5),
+         ("absent", 11), ("quote", 22), ("sentence", 5)]
+SPARE_KINDS = [("fact", 30), ("several", 3), ("holder", 3), ("absent", 34), ("quote", 22), ("sentence", 4)]  # where facts are few
 CONTINUE = (
     "Continue: {p}", "Continue: {p}", "Continue: {p}", "Continue the passage: {p}", "How does the passage go on that begins with \"{p}\"?",
     "What comes after \"{p}\"?", "Quote what follows: {p}", "Complete this passage of the text: {p}", "Which words follow \"{p}\"?",
@@ -44,6 +48,11 @@ class Corpus:
         self.blank_line = np.array(["ĊĊ" in w for w in words])
         self.ends_sentence = np.array([w.rstrip("Ċ").endswith((".", "!", "?")) and "Ċ" not in w for w in words])
         self.starts_word = np.array([w.startswith("Ġ") and len(w) > 1 for w in words])
+        if not invented.VOCABULARY:
+            parts = np.linspace(0, max(0, len(self.tokens) - 10000), 40).astype(int)
+            text = " ".join(self.decode(self.tokens[p:p + 10000]) for p in parts)
+            common = collections.Counter(re.findall(r"(?<= )[a-z]{4,12}(?=[ ,.])", text))
+            invented.VOCABULARY += sorted(word for word, count in common.items() if count > 2 and not word.endswith(("ing", "ed", "ly")))
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -99,16 +108,23 @@ class Document:
         self.section: dict = {}    # fact or holding -> heading above it
         self.stated: dict = {}     # fact or holding -> its sentence
         pieces = self._pieces(world, holdings)
+        pieces += [([], None, text) for text in self._mentions(world)]
         lines = [(None, None, h) for h in (headings.lines if headings else [])]
         places = sorted(r.random() for _ in range(len(pieces) + len(lines)))
         heading_at = set(r.sample(range(len(places)), len(lines)))
         r.shuffle(pieces)
         ordered = [lines.pop(0) if i in heading_at else pieces.pop() for i in range(len(places))]
         drafts = [(what, self._draft(what, text)) for what, _, text in ordered]
-        inserted = sum(len(d["line"]) for _, d in drafts)
-        self.ids = self._assemble(corpus.body(r, max(64, length - inserted - 2)), places, drafts)
-        if r.random() < 0.3:
-            self.ids = self._wrapped(r.randint(60, 100))  # a little longer; the questions get the rest
+        room = max(64, length - sum(len(d["line"]) for _, d in drafts) - 2)
+        wrapped = r.random() < 0.3
+        body = corpus.body(r, int(room * 0.97) if wrapped else room)  # breaks are tokens too
+        people = [who for who, known in world.of.items() if known and known[0].family == "person"]
+        if people and r.random() < 0.25:
+            text = mentions.renamed(r, corpus.decode(body), people)
+            body = np.array(corpus.encode(text)[:len(body)], dtype=np.uint16)
+        self.ids = self._assemble(body, places, drafts)
+        if wrapped:
+            self.ids = self._wrapped(r.randint(60, 100))
 
     def _wrapped(self, width: int) -> list[int]:
         """The document with its long lines broken, as many texts are stored."""
@@ -130,6 +146,14 @@ class Document:
             self.stated[member] = member.statement(r)
             pieces.append(([member], None, self.stated[member]))
         return pieces
+
+    def _mentions(self, world) -> list[str]:
+        """In half of all documents, sentences that name subjects and say nothing about them."""
+        if self.r.random() < 0.5:
+            return []
+        count = int(len(world.facts) * self.r.uniform(0.3, 2)) + 1
+        made = [mentions.hint(self.r, world) if self.r.random() < 0.15 else mentions.mention(self.r, world) for _ in range(count)]
+        return [text for text in made if text]
 
     def _table(self, members) -> str:
         row = self.r.choice(["- {s}: {a} {v}", "| {s} | {a} | {v} |", "{s} - {a}: {v}", "* the {a} of {s} is {v}", "{s}, {a}: {v};"])
@@ -261,7 +285,8 @@ class Examiner:
         return question, heading.strip("#= ") if heading.startswith(("#", "=")) else heading, self.document.depth[fact]
 
     def _absent(self):
-        who, attr = self.world.missing()
+        hinted = self.world.hinted
+        who, attr = self.r.choice(hinted) if hinted and self.r.random() < 0.3 else self.world.missing()
         return self.r.choice(attr.questions).format(s=who), ABSENT, None
 
     def _passage(self, cue_low: int, cue_high: int, sentence: bool):
@@ -291,6 +316,11 @@ class Examiner:
             at = at[self.plain[at + i] == cue[i]]
         return len(at)
 
+    def _confusing(self, found) -> int:
+        """How often the last words of a cue stand in the document: the more, the more of the cue must be heeded."""
+        stop = sum(found)
+        return 1000 * self._occurrences(self.plain[stop - 3:stop]) + self._occurrences(self.plain[stop - 2:stop])
+
     def _cue(self, p: int, n: int) -> str | None:
         text = self.corpus.decode(self.plain[p:p + n]).strip()
         if "\ufffd" in text:
@@ -298,7 +328,8 @@ class Examiner:
         return " ".join(text.split()) if self.r.random() < 0.4 else text
 
     def _quote(self):
-        found = self._passage(5, 16, sentence=False)
+        drawn = [self._passage(5, 16, sentence=False) for _ in range(self.r.choice([1, 1, 6]))]
+        found = max(filter(None, drawn), key=self._confusing, default=None)
         if not found or (cue := self._cue(*found)) is None:
             return None
         start = sum(found)
@@ -318,8 +349,13 @@ class Examiner:
 
 def conversation(corpus: Corpus, r: random.Random, length: int, kinds=KINDS, tail: float | None = None):
     """Ids and loss weights of exactly `length` tokens, and the (kind, start, end, depth) of the answers."""
-    tail_tokens = int(length * (tail if tail is not None else {True: 0.3, False: 0.2}[length <= 4096] if length <= 8192 else 0.12))
+    spare = r.random() < 0.3  # few facts and few questions, so that what is asked first is often not there
     size = max(2, min(int(r.choice([4, 8, 8, 16, 32, 48]) * (length / 8192) ** 0.6), length // 60))
+    share = tail if tail is not None else 0.3 if length <= 4096 else 0.2 if length <= 8192 else 0.12
+    tail_tokens = int(length * share * r.choice([0.5, 1, 1, 1.2]))
+    if spare:
+        size, kinds = r.choice([1, 1, 2, 3, size]), SPARE_KINDS
+        tail_tokens = min(tail_tokens, r.randint(50, 400))
     world = invented.World(r, size)
     holdings = [invented.Holding.draw(r) for _ in range(r.randint(0, 1 + size // 8))]
     headings = Headings(r, r.randint(2, max(3, min(24, length // 600)))) if length >= 1024 and r.random() < 0.5 else None
@@ -353,7 +389,7 @@ def packed(corpus: Corpus, r: random.Random, length: int):
     """Several short conversations, one after another, in `length` tokens."""
     ids, weights = [], []
     while (room := length - len(ids)) >= 256:
-        part, weight, _ = conversation(corpus, r, min(room, int(2 ** r.uniform(8, 12))))
+        part, weight, _ = conversation(corpus, r, min(room, int(2 ** r.uniform(8, 11.5))))
         ids, weights = ids + part, weights + weight
     return ids + [PAD] * room, weights + [0.0] * room
 

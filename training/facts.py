@@ -5,6 +5,7 @@ fact is stated, how it is asked for, and how its holder is asked for when the va
 and wrappings multiply the phrasings; no two documents share a world.
 """
 import dataclasses
+import functools
 import random
 import re
 
@@ -25,10 +26,8 @@ LAST_NAMES = (
     "Vogel Winter Ash Birch Cole Drake Eames Finch Gray Hobbs Irwin Jessop Kerr Locke Mead Noble "
     "Olsen Parr Quist Rusk Shaw Tate Upton Voss Ward Munk Krog Berg Dahl Falk Lunde Nygaard").split()
 SITES = (
-    "harbor station garden library museum castle bridge market tower chapel mill forge depot archive "
-    "studio clinic foundry theater brewery academy observatory lighthouse warehouse laboratory "
-    "bakery printing house boathouse town hall reading room power plant greenhouse school").split()
-SITES = [s for s in SITES if s not in ("printing", "house", "town", "hall", "reading", "room", "power", "plant")]
+    "harbor station garden library museum castle bridge market tower chapel mill forge depot archive studio clinic "
+    "foundry theater brewery academy observatory lighthouse warehouse laboratory bakery boathouse greenhouse school").split()
 SITES += ["printing house", "town hall", "reading room", "power plant", "post office", "guest house", "north gate", "east wing"]
 COLOURS = "red green blue yellow white black grey brown purple orange crimson silver golden pink ivory".split()
 MATERIALS = "oak copper iron brass tin leather pine glass silver bronze clay marble linen wool ivory slate".split()
@@ -61,6 +60,9 @@ WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 ONSETS = "b d f g h k l m n p r s t v w z br dr gr kl tr st bl th sh".split()
 VOWELS = "a e i o u a e i o ae ei ou".split()
 CODAS = ["", "", "", "n", "l", "r", "s", "m", "nd", "rk", "ll", "th"]
+EVENT_NAMES = "regatta fair concert auction wedding lecture reunion feast exhibition hearing tournament supper".split()
+CURRENCIES = "crowns dollars pounds francs shillings euros".split()
+VOCABULARY: list[str] = []  # common words beside these lists; a corpus fills it with its own
 
 
 def invented_name(r: random.Random) -> str:
@@ -74,13 +76,17 @@ def digits(r: random.Random, low: int = 3, high: int = 7) -> str:
 
 
 def code(r: random.Random) -> str:
-    kind = r.random()
-    if kind < 0.6:
+    kind, letters = r.random(), "ABCDEFGHKLMNPRSTUVWX"
+    if kind < 0.55:
         return digits(r)
-    if kind < 0.8:
+    if kind < 0.72:
         return "-".join(r.sample(WORDS, 3))
-    if kind < 0.9:
-        return r.choice("ABCDEFGHKLMNPRSTUVWX") + r.choice("ABCDEFGHKLMNPRSTUVWX") + "-" + digits(r, 2, 4)
+    if kind < 0.8:
+        return r.choice(letters) + r.choice(letters) + "-" + digits(r, 2, 4)
+    if kind < 0.88:
+        return digits(r, 1, 4) + r.choice(letters)
+    if kind < 0.94:
+        return r.choice(["{}/{}", "{}-{}", "{}.{}", "{} {}"]).format(digits(r, 1, 4), digits(r, 1, 4))
     return f"{r.choice(WORDS)}{digits(r, 2, 3)}"
 
 
@@ -88,8 +94,30 @@ def number(r: random.Random, low: int, high: int) -> str:
     return str(r.randint(low, high))
 
 
+def amount(r: random.Random, high: int = 900) -> str:
+    """A number in front of a unit: 17, 1,942 or 7.5."""
+    kind = r.random()
+    if kind < 0.6:
+        return number(r, 2, high)
+    if kind < 0.8:
+        return f"{r.randint(1000, 99999):,}"
+    return f"{r.randint(0, 99)}.{r.randint(1, 99) if r.random() < 0.4 else r.randint(1, 9)}"
+
+
 def clock(r: random.Random) -> str:
-    return f"{r.randint(0, 23)}:{r.choice(['00', '05', '10', '15', '20', '25', '30', '40', '45', '50', '55', str(r.randint(10, 59))])}"
+    hour, minute = r.randint(0, 23), r.randint(0, 59) if r.random() < 0.4 else 5 * r.randint(0, 11)
+    return f"{hour:02}:{minute:02}" if r.random() < 0.2 else f"{hour}:{minute:02}"
+
+
+def word(r: random.Random, among) -> str:
+    """One of `among`, or now and then any word at all."""
+    return r.choice(VOCABULARY) if VOCABULARY and r.random() < 0.25 else r.choice(among)
+
+
+def trade(r: random.Random) -> str:
+    if r.random() < 0.7:
+        return r.choice(TRADES)
+    return f"{r.choice(ITEMS + OBJECTS)} {r.choice('maker dealer mender painter merchant carrier'.split())}"
 
 
 def date(r: random.Random) -> str:
@@ -140,7 +168,8 @@ def named(name, value, statements=(), questions=(), predicate=None):
          f"The {name} of {{s}} was set to {{v}}.", f"The {name} of {{s}} reads {{v}}.") + tuple(statements),
         (f"What is the {name} of {{s}}?", f"What is the {name} for {{s}}?", f"Which {name} does {{s}} have?",
          f"Tell me the {name} of {{s}}.", f"What {name} does {{s}} have?", f"Give the {name} of {{s}}.",
-         f"{name.capitalize()} of {{s}}?", f"I need the {name} of {{s}}.") + tuple(questions),
+         f"{name.capitalize()} of {{s}}?", f"I need the {name} of {{s}}.", f"What is {{s}}'s {name}?",
+         f"Say what the {name} of {{s}} is.", f"Does the text say what the {name} of {{s}} is?") + tuple(questions),
         predicate or f"has the {name} {{v}}")
 
 
@@ -172,7 +201,7 @@ PERSON = [
               "was born in {v}"),
     attribute("home", city, ["{s} lives in {v}.", "{s} has a house in {v}.", "The home of {s} is in {v}.", "{s} settled in {v}.", "{s} makes a home in {v}."],
               ["Where does {s} live?", "In which town does {s} live?", "Which town does {s} live in?", "Where is the home of {s}?"], "lives in {v}"),
-    attribute("trade", lambda r: r.choice(TRADES), ["{s} is a {v} by trade.", "{s} works as a {v}.", "By trade {s} is a {v}.", "The trade of {s} is that of a {v}.",
+    attribute("trade", trade, ["{s} is a {v} by trade.", "{s} works as a {v}.", "By trade {s} is a {v}.", "The trade of {s} is that of a {v}.",
               "{s} earns a living as a {v}.", "{s}, a {v}, lives alone."],
               ["What is the trade of {s}?", "What does {s} do for a living?", "What is the profession of {s}?", "What is {s} by trade?", "What work does {s} do?"],
               "works as a {v}"),
@@ -184,9 +213,9 @@ PERSON = [
               ["What is the favourite colour of {s}?", "Which colour does {s} like best?", "Which colour does {s} prefer?"], "likes the colour {v} best"),
     attribute("pet", lambda r: r.choice(PETS), ["{s} keeps a {v}.", "{s} has a pet {v}.", "The pet of {s} is a {v}.", "{s} owns a tame {v}."],
               ["What pet does {s} have?", "Which animal does {s} keep?", "What is the pet of {s}?", "What animal does {s} own?"], "keeps a {v}"),
-    attribute("hobby", lambda r: r.choice(HOBBIES), ["The hobby of {s} is {v}.", "{s} spends every free hour on {v}.", "{s} is fond of {v}."],
+    attribute("hobby", lambda r: word(r, HOBBIES), ["The hobby of {s} is {v}.", "{s} spends every free hour on {v}.", "{s} is fond of {v}."],
               ["What is the hobby of {s}?", "What does {s} do in free hours?", "What is {s} fond of?"], "is fond of {v}"),
-    attribute("favourite dish", lambda r: r.choice(FOODS), ["The favourite food of {s} is {v}.", "{s} likes {v} more than any other food.", "For supper {s} always eats {v}."],
+    attribute("favourite dish", lambda r: word(r, FOODS), ["The favourite food of {s} is {v}.", "{s} likes {v} more than any other food.", "For supper {s} always eats {v}."],
               ["What is the favourite food of {s}?", "What does {s} like to eat?", "Which food does {s} like best?"], "likes to eat {v}"),
     attribute("room", lambda r: number(r, 1, 999), ["{s} sits in room {v}.", "The room of {s} is number {v}.", "{s} works in room {v}.", "You find {s} in room {v}."],
               ["In which room does {s} sit?", "What is the room number of {s}?", "Which room does {s} work in?", "Where can I find {s}?"], "sits in room {v}"),
@@ -200,10 +229,10 @@ OBJECT = [
               ["Who owns {s}?", "To whom does {s} belong?", "Who is the owner of {s}?", "Whose property is {s}?"], "belongs to {v}", "the owner of {s}"),
     attribute("maker", None, ["{s} was made by {v}.", "{v} made {s}.", "The maker of {s} was {v}."],
               ["Who made {s}?", "Who was the maker of {s}?", "By whom was {s} made?"], "was made by {v}", "the maker of {s}"),
-    attribute("price", lambda r: f"{r.randint(2, 990)} {r.choice(['crowns', 'dollars', 'pounds', 'francs', 'shillings', 'euros'])}",
+    attribute("price", lambda r: f"{amount(r)} {r.choice(CURRENCIES)}",
               ["{s} costs {v}.", "The price of {s} is {v}.", "{s} was sold for {v}.", "They ask {v} for {s}."],
               ["What does {s} cost?", "How much is {s}?", "What is the price of {s}?", "How much was paid for {s}?"], "costs {v}"),
-    attribute("weight", lambda r: f"{r.randint(2, 400)} {r.choice(['pounds', 'kilograms', 'stone', 'ounces'])}",
+    attribute("weight", lambda r: f"{amount(r, 400)} {r.choice(['pounds', 'kilograms', 'stone', 'ounces'])}",
               ["{s} weighs {v}.", "The weight of {s} is {v}.", "On the scales {s} showed {v}."],
               ["How heavy is {s}?", "What does {s} weigh?", "What is the weight of {s}?"], "weighs {v}"),
     attribute("place", lambda r: "the " + r.choice(SITES), ["{s} stands in {v}.", "{s} is kept in {v}.", "You will find {s} in {v}.", "{s} was left in {v}."],
@@ -219,7 +248,7 @@ VESSEL = [
               ["When does {s} leave?", "At what time does {s} sail?", "What time does {s} leave?"], "leaves at {v}"),
     attribute("home port", city, ["The home port of {s} is {v}.", "{s} hails from {v}.", "{s} is registered in {v}."],
               ["What is the home port of {s}?", "Where does {s} hail from?", "Where is {s} registered?"], "hails from {v}"),
-    attribute("cargo", lambda r: r.choice(FOODS), ["{s} carries {v}.", "The cargo of {s} is {v}.", "{s} is laden with {v}."],
+    attribute("cargo", lambda r: word(r, FOODS), ["{s} carries {v}.", "The cargo of {s} is {v}.", "{s} is laden with {v}."],
               ["What does {s} carry?", "What is the cargo of {s}?", "What is {s} laden with?"], "carries {v}"),
     attribute("crew", lambda r: number(r, 4, 140), ["{s} has a crew of {v}.", "The crew of {s} numbers {v}."],
               ["How large is the crew of {s}?", "How many hands does {s} have?", "What is the size of the crew of {s}?"], "has a crew of {v}"),
@@ -237,7 +266,7 @@ PROJECT = [
               ["What is the current version of {s}?", "Which version of {s} is deployed?", "At what version is {s}?"], "is at version {v}"),
     attribute("deadline", date, ["{s} is due on {v}.", "The deadline of {s} is {v}.", "{s} must be finished by {v}."],
               ["When is {s} due?", "What is the deadline of {s}?", "By when must {s} be finished?"], "is due on {v}"),
-    attribute("timeout", lambda r: f"{r.randint(1, 900)} {r.choice(['seconds', 'milliseconds', 'minutes'])}",
+    attribute("timeout", lambda r: f"{amount(r)} {r.choice(['seconds', 'milliseconds', 'minutes'])}",
               ["The timeout of {s} is {v}.", "{s} gives up after {v}.", "{s} times out after {v}."],
               ["What is the timeout of {s}?", "After how long does {s} time out?", "When does {s} give up?"], "times out after {v}"),
     attribute("budget", lambda r: f"{r.randint(3, 900)} thousand {r.choice(['dollars', 'euros', 'pounds'])}",
@@ -253,12 +282,11 @@ EVENT = [
               ["Who is the host of {s}?", "Who gives {s}?", "Who hosts {s}?"], "is given by {v}", "the host of {s}"),
     attribute("number of guests", lambda r: number(r, 5, 900), ["{v} guests are invited to {s}.", "{s} has {v} guests.", "There will be {v} guests at {s}."],
               ["How many guests does {s} have?", "How many guests are invited to {s}?"], "has {v} guests"),
-    attribute("price", lambda r: f"{r.randint(1, 80)} {r.choice(['crowns', 'dollars', 'pounds', 'euros'])}",
+    attribute("price", lambda r: f"{amount(r, 80)} {r.choice(CURRENCIES)}",
               ["A ticket for {s} costs {v}.", "Entry to {s} is {v}."], ["What does a ticket for {s} cost?", "How much is entry to {s}?"], "costs {v}"),
 ]
 FAMILIES = {"site": SITE, "person": PERSON, "object": OBJECT, "vessel": VESSEL, "project": PROJECT, "event": EVENT}
 FAMILY_WEIGHTS = [("site", 16), ("person", 34), ("object", 10), ("vessel", 6), ("project", 8), ("event", 5), ("thing", 21)]
-EVENT_NAMES = "regatta fair concert auction wedding lecture reunion feast exhibition hearing tournament supper".split()
 
 
 def subject(r: random.Random, family: str) -> str:
@@ -281,6 +309,27 @@ def subject(r: random.Random, family: str) -> str:
                          f"{r.choice(SERVICES)}-{r.choice(SERVICES)}", f"project {invented_name(r)}"])
     return r.choice([f"the {city(r)} {r.choice(EVENT_NAMES)}", f"the {r.choice(['spring', 'summer', 'autumn', 'winter'])} {r.choice(EVENT_NAMES)}",
                      f"the {r.choice(EVENT_NAMES)} of {person(r)}"])
+
+
+@functools.cache
+def kinds_of_words() -> dict[str, list[str]]:
+    """Words of names, and the list that each is from."""
+    kinds = (CITIES, FIRST_NAMES, LAST_NAMES, SITES, COLOURS, MATERIALS, VESSELS, SHIPS, PROJECTS, SERVICES, TITLES, EVENT_NAMES, OBJECTS, ITEMS,
+             open_facts.THINGS, open_facts.ADJECTIVES)
+    return {word: kind for kind in reversed(kinds) for word in kind}
+
+
+def neighbour(r: random.Random, who: str) -> str:
+    """Something that is called almost the same: one word of the name is another of its kind."""
+    kinds = kinds_of_words()
+    words = [(m.start(), m.end()) for m in re.finditer(r"[A-Za-z]+", who) if m[0] in kinds or m[0][0].isupper()]
+    words += [(who.index(name), who.index(name) + len(name)) for name in SITES if " " in name and name in who]
+    start, end = r.choice(words) if words else (len(who), len(who))
+    kind = kinds.get(who[start:end])
+    name = who[start:end][:1].isupper()
+    other = r.choice(kind) if kind and not (name and r.random() < 0.2) else invented_name(r)
+    return who[:start] + ("" if words else " ") + other + who[end:]
+
 
 
 OPENINGS = (
@@ -348,10 +397,15 @@ class World:
         self.facts: list[Fact] = []
         self.of: dict[str, list[Fact]] = {}
         self.taken: set[tuple] = set()
+        self.hinted: list[tuple[str, Attribute]] = []  # spoken of in the document, and not given
         families, weights = zip(*FAMILY_WEIGHTS)
         while len(self.facts) < size:
             family = r.choices(families, weights)[0]
-            who = self._new_subject(family)
+            like = r.choice(self.facts) if self.facts and r.random() < 0.25 else None  # to be told apart from
+            family = like.family if like else family
+            who = self._new_subject(family, like)
+            if like:
+                self._add(who, family, like.attribute)
             for _ in range(r.choice([1, 1, 2, 2, 3])):
                 self._add(who, family, self._attribute(family))
 
@@ -360,8 +414,8 @@ class World:
                 self.of[fact.value] = []
                 self._add(fact.value, "person", self._attribute("person"))
 
-    def _new_subject(self, family: str) -> str:
-        while (who := subject(self.r, family)) in self.of:
+    def _new_subject(self, family: str, like: "Fact | None") -> str:
+        while (who := neighbour(self.r, like.subject) if like else subject(self.r, family)) in self.of:
             pass
         self.of[who] = []
         return who
@@ -398,21 +452,42 @@ class World:
                 for second in self.of.get(first.value, []) if second.value != first.subject]
 
     def missing(self) -> tuple[str, Attribute]:
-        """A subject and an attribute of which the document says nothing; often of one it knows otherwise."""
+        """A subject and an attribute of which the document says nothing, though most often something very like it."""
         while True:
             fact = self.r.choice(self.facts)
             style = self.r.random()
-            if style < 0.4:
-                who, attr = fact.subject, self._attribute(fact.family)
-            elif style < 0.8:
+            if style < 0.3:
+                who, attr = fact.subject, self._another(fact)
+            elif style < 0.45:
                 who, attr = subject(self.r, fact.family), fact.attribute
-            else:  # a near miss: the first word of a known name with another ending
-                words = fact.subject.split(" ")
-                who, attr = " ".join(words[:-1] + subject(self.r, fact.family).split(" ")[-1:]), fact.attribute
-            names = {f.attribute.name for f in self.of.get(who, [])}
-            if attr.name not in names and not (who not in self.of and any(f.value == who for f in self.facts)):
-                if not (attr.name == "birthday" and "birthplace" in names) and not (attr.name == "birthplace" and "birthday" in names):
-                    return who, attr
+            else:
+                who, attr = neighbour(self.r, fact.subject), fact.attribute
+            if who not in self.of and any(f.value == who for f in self.facts):
+                continue
+            if not any(alike(attr.name, f.attribute.name) for f in self.of.get(who, [])):
+                return who, attr
+
+    def _another(self, fact: Fact) -> Attribute:
+        """Another attribute, if there is one with answers of the same form."""
+        drawn = [self._attribute(fact.family) for _ in range(self.r.choice([1, 6]))] 
+        drawn += self.r.sample(family := FAMILIES.get(fact.family, []), len(family))
+        return next((a for a in drawn if a.value is fact.attribute.value and a.name != fact.attribute.name), drawn[0])
+
+
+SYNONYMS = (
+    {"birthplace", "birthday"}, {"owner", "own by", "keep by", "landlord", "hold by"}, {"builder", "build by", "architect", "make by"},
+    {"keeper", "keep by", "guard by", "guardian", "steward", "warden", "watch by"}, {"maker", "make by", "build by", "design by", "inventor", "invent by"},
+    {"captain", "master", "commander", "leader", "head", "manager"}, {"lead", "leader", "head", "manager", "director", "chairman"},
+    {"teacher", "teach by", "train by", "coach"}, {"spouse", "marry by", "marry what"}, {"home", "place", "room", "address"},
+    {"place", "keep where", "held where", "kept where", "left where"}, {"year", "built when", "made when", "finished when", "date", "origin"},
+    {"price", "sell price", "rent price", "fee", "rent"}, {"host", "give by", "given by"}, {"name", "nickname", "title", "sign", "label"},
+    {"founder", "found by", "founded by"}, {"trade", "profession"}, {"departure", "hour leave", "hour sail"}, {"door colour", "colour"},
+    {"author", "write by", "composer", "compose by"}, {"editor", "edit by"}, {"publisher", "publish by"}, {"pilot", "driver", "drive by", "conductor"})
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether the answer to one question might be taken for that to the other."""
+    return one == other or any(one in names and other in names for names in SYNONYMS)
 
 
 @dataclasses.dataclass(frozen=True)
