@@ -32,7 +32,7 @@ void PrintTurn(const Receipt& r) {
       "\n[{} new tokens of context at {:.0f} tokens/s, {} answered at {:.0f} tokens/s; read {} of "
       "{} rows]\n",
       Grouped(r.computed_tokens), TokensPerSecond(r.computed_tokens, r.prefill_seconds),
-      Grouped(r.completion_tokens), TokensPerSecond(r.completion_tokens, r.decode_seconds),
+      Grouped(r.completion_tokens), TokensPerSecond(r.completion_tokens - 1, r.decode_seconds),
       Grouped(r.last_rows_read), Grouped(r.last_rows_dense));
 }
 

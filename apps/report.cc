@@ -24,7 +24,7 @@ std::string ReceiptText(const Receipt& r) {
                       Rate(r.computed_tokens, r.prefill_seconds));
   text +=
       fmt::format("answer   {} tokens, {:.2f} s ({:.0f} tokens/s)\n", Grouped(r.completion_tokens),
-                  r.decode_seconds, Rate(r.completion_tokens, r.decode_seconds));
+                  r.decode_seconds, Rate(r.completion_tokens - 1, r.decode_seconds));
   text += fmt::format("context  the last token read {} of {} rows in each layer ({:.1f} %)\n",
                       Grouped(r.last_rows_read), Grouped(r.last_rows_dense),
                       Percent(r.last_rows_read, r.last_rows_dense));

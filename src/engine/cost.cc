@@ -51,32 +51,85 @@ ParameterCount CountParameters(const ModelConfig& c) {
 }
 
 AttentionCost CostAtPosition(const ModelConfig& c, const KvCacheOptions& cache, int64_t context) {
-  const double layers = static_cast<double>(c.num_hidden_layers);
-  const double indexers = static_cast<double>(FullIndexers(c));
-  const double rows = static_cast<double>(context);
-  const double kept = static_cast<double>(std::min(context, c.index_topk));
-  const double scored = context > c.index_topk ? rows : 0.0;
-  const double flops_per_row = 2.0 * static_cast<double>(c.num_attention_heads) *
-                               static_cast<double>(2 * c.kv_lora_rank + c.qk_rope_head_dim);
-  const double row_bytes =
-      static_cast<double>(LatentRowBytes(cache.latent, c.kv_lora_rank, c.qk_rope_head_dim));
-  const double key_flops =
-      2.0 * static_cast<double>(c.index_n_heads) * static_cast<double>(c.index_head_dim);
-  const double key_bytes =
-      static_cast<double>(IndexPageBytes(cache.index_keys, c.index_head_dim, kPageSize)) /
-      static_cast<double>(kPageSize);
-  AttentionCost cost;
-  cost.dense_flops = layers * flops_per_row * rows;
-  cost.sparse_flops = layers * flops_per_row * kept;
-  cost.indexer_flops = indexers * key_flops * scored;
-  cost.dense_bytes = layers * row_bytes * rows;
-  cost.sparse_bytes = layers * row_bytes * kept;
-  cost.indexer_bytes = indexers * key_bytes * scored;
-  return cost;
+  const CostModel model(c, cache);
+  const int64_t layers = c.num_hidden_layers;
+  RunCounts dense, sparse, indexer;
+  dense.attention_rows_read = layers * context;
+  sparse.attention_rows_read = layers * std::min(context, c.index_topk);
+  if (context > c.index_topk) indexer.index_keys_scored = FullIndexers(c) * context;
+  return {.dense_flops = model.Flops(dense),
+          .sparse_flops = model.Flops(sparse),
+          .indexer_flops = model.Flops(indexer),
+          .dense_bytes = model.Bytes(dense),
+          .sparse_bytes = model.Bytes(sparse),
+          .indexer_bytes = model.Bytes(indexer)};
 }
 
 double LinearFlops(const ModelConfig& config) {
   return 2.0 * static_cast<double>(CountParameters(config).active);
+}
+
+RunCounts& RunCounts::operator+=(const RunCounts& other) {
+  tokens += other.tokens;
+  logit_rows += other.logit_rows;
+  attention_rows_read += other.attention_rows_read;
+  attention_rows_dense += other.attention_rows_dense;
+  index_keys_scored += other.index_keys_scored;
+  return *this;
+}
+
+RunCounts CountRun(const ModelConfig& c, AttentionMode attention, int64_t first, int64_t count,
+                   int64_t logit_rows) {
+  // The sum of the contexts first + 1 … end, and of those among them that are longer than K.
+  const auto sum = [](int64_t from, int64_t to) { return (to - from) * (from + to + 1) / 2; };
+  const int64_t end = first + count;
+  const int64_t border = std::clamp(c.index_topk, first, end);
+  RunCounts counts;
+  counts.tokens = count;
+  counts.logit_rows = logit_rows;
+  counts.attention_rows_dense = c.num_hidden_layers * sum(first, end);
+  counts.attention_rows_read = counts.attention_rows_dense;
+  if (attention == AttentionMode::kSparse) {
+    counts.attention_rows_read =
+        c.num_hidden_layers * (sum(first, border) + (end - border) * c.index_topk);
+    counts.index_keys_scored = FullIndexers(c) * sum(border, end);
+  }
+  return counts;
+}
+
+CostModel::CostModel(const ModelConfig& c, const KvCacheOptions& cache) {
+  head_flops_ = 2.0 * static_cast<double>(c.vocab_size * c.hidden_size);
+  token_flops_ = LinearFlops(c) - head_flops_;
+  row_flops_ = 2.0 * static_cast<double>(c.num_attention_heads) *
+               static_cast<double>(2 * c.kv_lora_rank + c.qk_rope_head_dim);
+  key_flops_ = 2.0 * static_cast<double>(c.index_n_heads) * static_cast<double>(c.index_head_dim);
+  row_bytes_ =
+      static_cast<double>(LatentRowBytes(cache.latent, c.kv_lora_rank, c.qk_rope_head_dim));
+  key_bytes_ = static_cast<double>(IndexPageBytes(cache.index_keys, c.index_head_dim, kPageSize)) /
+               static_cast<double>(kPageSize);
+}
+
+double CostModel::Flops(const RunCounts& counts) const {
+  return token_flops_ * static_cast<double>(counts.tokens) +
+         head_flops_ * static_cast<double>(counts.logit_rows) +
+         row_flops_ * static_cast<double>(counts.attention_rows_read) +
+         key_flops_ * static_cast<double>(counts.index_keys_scored);
+}
+
+double CostModel::Bytes(const RunCounts& counts) const {
+  return row_bytes_ * static_cast<double>(counts.attention_rows_read) +
+         key_bytes_ * static_cast<double>(counts.index_keys_scored);
+}
+
+double CostModel::DenseFlops(const RunCounts& counts) const {
+  RunCounts dense = counts;
+  dense.attention_rows_read = counts.attention_rows_dense;
+  dense.index_keys_scored = 0;
+  return Flops(dense);
+}
+
+double CostModel::DenseBytes(const RunCounts& counts) const {
+  return row_bytes_ * static_cast<double>(counts.attention_rows_dense);
 }
 
 }  // namespace winnow

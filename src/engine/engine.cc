@@ -1,14 +1,12 @@
 // Engine and Stream: what winnow.h promises, on top of one thread that owns the model.
 #include <sys/stat.h>
 
-#include <future>
-
 #include "base/check.h"
 #include "base/text.h"
+#include "engine/engine_thread.h"
 #include "engine/logits_file.h"
 #include "engine/model_runner.h"
 #include "engine/prepare.h"
-#include "engine/task_queue.h"
 #include "winnow/winnow.h"
 
 namespace winnow {
@@ -81,18 +79,12 @@ struct Engine::State {
   GenerationConfig generation;
   ModelInfo info;
 
-  // Touched by the engine thread only, once it runs.
+  // The engine thread's, once there is one.
   std::unique_ptr<ModelRunner> runner;
-
-  // Streams that have not ended, so that an engine that goes away can end them.
-  std::mutex mutex;
-  std::vector<std::weak_ptr<StreamState>> streams;
-
-  TaskQueue queue;  // last: its thread ends before what it uses
+  std::unique_ptr<EngineThread> thread;  // last: it uses what stands above
 
   Status LoadText(const std::string& model_dir);
   void FillInfo();
-  void Track(const std::shared_ptr<StreamState>& stream);
   PrepareContext Context() const;
 };
 
@@ -133,41 +125,10 @@ void Engine::State::FillInfo() {
   }
 }
 
-void Engine::State::Track(const std::shared_ptr<StreamState>& stream) {
-  std::lock_guard<std::mutex> lock(mutex);
-  std::erase_if(streams, [](const std::weak_ptr<StreamState>& other) { return other.expired(); });
-  streams.push_back(stream);
-}
-
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Engine::Engine(Engine&&) noexcept = default;
-Engine& Engine::operator=(Engine&& other) noexcept {
-  if (this != &other) {
-    const Engine old(std::move(state_));  // ends its streams as a destroyed engine does
-    state_ = std::move(other.state_);
-  }
-  return *this;
-}
-
-Engine::~Engine() {
-  if (!state_) return;
-  // The running generation stops at its next token; those that wait never begin and are told so.
-  std::vector<std::shared_ptr<StreamState>> open;
-  {
-    std::lock_guard<std::mutex> lock(state_->mutex);
-    for (const auto& weak : state_->streams) {
-      if (auto stream = weak.lock()) open.push_back(std::move(stream));
-    }
-  }
-  for (const auto& stream : open) stream->cancelled.store(true);
-  state_.reset();
-  for (const auto& stream : open) {
-    std::unique_lock<std::mutex> lock(stream->mutex);
-    const bool finished = stream->finished;
-    lock.unlock();
-    if (!finished) stream->Fail(Unavailable("engine: it was shut down"));
-  }
-}
+Engine& Engine::operator=(Engine&&) noexcept = default;
+Engine::~Engine() = default;
 
 Result<Engine> Engine::Load(const EngineOptions& options) {
   auto state = std::make_unique<State>();
@@ -175,12 +136,18 @@ Result<Engine> Engine::Load(const EngineOptions& options) {
   WINNOW_ASSIGN(state->generation, LoadGenerationConfig(options.model_dir));
   WINNOW_TRY(state->LoadText(options.model_dir));
   state->FillInfo();
+  AttentionRates rates;
+  if (options.measure_rates) {
+    WINNOW_ASSIGN(rates, AttentionRates::Measure(*state->runner));
+  }
+  state->thread = std::make_unique<EngineThread>(
+      options, *state->runner, state->tokenizer ? &*state->tokenizer : nullptr, rates);
   return Engine(std::move(state));
 }
 
 const ModelInfo& Engine::info() const { return state_->info; }
 
-EngineStats Engine::stats() const { return {}; }
+EngineStats Engine::stats() const { return state_->thread->stats(); }
 
 Result<std::vector<int32_t>> Engine::PromptTokens(const Request& request) const {
   WINNOW_ASSIGN(GenerationTask task, PrepareGeneration(request, state_->Context()));
@@ -189,15 +156,9 @@ Result<std::vector<int32_t>> Engine::PromptTokens(const Request& request) const 
 
 // One token, step 2 of 9. From generate.cc; next: PrepareGeneration() in prepare.cc.
 Result<Stream> Engine::Submit(const Request& request) {
-  State& state = *state_;
-  const PrepareContext context = state.Context();
-  WINNOW_ASSIGN(GenerationTask task, PrepareGeneration(request, context));
+  WINNOW_ASSIGN(GenerationTask task, PrepareGeneration(request, state_->Context()));
   auto stream = std::make_shared<StreamState>();
-  state.Track(stream);
-  state.queue.Post([&state, stream, tokenizer = context.tokenizer,
-                    task = std::make_shared<GenerationTask>(std::move(task))] {
-    Generation(std::move(*task), *state.runner, tokenizer, stream).Run();
-  });
+  WINNOW_TRY(state_->thread->Submit(std::move(task), stream));
   return Stream(std::move(stream));
 }
 
@@ -214,10 +175,9 @@ Result<std::string> Engine::Detokenize(const std::vector<int32_t>& token_ids) co
 }
 
 Status Engine::WriteLogits(const LogitsRequest& request, const Progress& progress) {
-  std::promise<Status> done;
-  std::future<Status> result = done.get_future();
-  state_->queue.Post([&] { done.set_value(WriteLogitsFile(request, *state_->runner, progress)); });
-  return result.get();
+  Status status;
+  state_->thread->RunAlone([&] { status = WriteLogitsFile(request, *state_->runner, progress); });
+  return status;
 }
 
 }  // namespace winnow

@@ -7,89 +7,105 @@
 namespace winnow {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
+double SecondsBetween(Generation::Clock::time_point from, Generation::Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
 }
 
 }  // namespace
 
-Generation::Generation(GenerationTask task, ModelRunner& runner, const Tokenizer* tokenizer,
-                       std::shared_ptr<StreamState> stream)
+Generation::Generation(GenerationTask task, const Tokenizer* tokenizer, const CostModel& costs,
+                       std::shared_ptr<StreamState> stream, Clock::time_point submitted)
     : task_(std::move(task)),
-      runner_(runner),
       tokenizer_(tokenizer),
+      costs_(costs),
       stream_(std::move(stream)),
       sampler_(task_.sampler, task_.prompt),
       stops_(task_.stop),
-      logits_(static_cast<size_t>(runner.config().vocab_size)) {
+      submitted_(submitted) {
   if (tokenizer_ != nullptr) decoder_.emplace(*tokenizer_, /*keep_special=*/true);
   receipt_.prompt_tokens = static_cast<int64_t>(task_.prompt.size());
+  sequence_.tokens = std::move(task_.prompt);
+  sequence_.key = task_.key;
+  sequence_.salt = task_.cache_salt;
+  sequence_.all_logits = task_.prompt_logprobs;
 }
 
-void Generation::Run() {
-  Status status = Prefill();
-  if (status.ok() && !cancelled()) status = Decode();
-  if (!status.ok()) {
-    stream_->Fail(std::move(status));
-  } else if (cancelled()) {
-    Finish(FinishReason::kCancelled, NewChunk());
-  }
+bool Generation::Begin(Clock::time_point now) {
+  if (begun_) return false;
+  begun_ = now;
+  reached_ = sequence_.cached;
+  receipt_.cached_tokens = sequence_.cached;
+  receipt_.queue_seconds = SecondsBetween(submitted_, now);
+  stream_->Put(NewChunk());
+  return true;
 }
 
 Chunk Generation::NewChunk() const {
   Chunk chunk;
-  chunk.prefilled = std::min(runner_.cached_tokens(), receipt_.prompt_tokens);
-  chunk.prompt_tokens = receipt_.prompt_tokens;
+  chunk.prefilled = std::min(reached_, prompt_tokens());
+  chunk.prompt_tokens = prompt_tokens();
   chunk.receipt = receipt_;
   return chunk;
 }
 
-void Generation::Add(const StepCounts& counts, int64_t last_position) {
-  receipt_.attention_rows_read += counts.attention_rows_read;
-  receipt_.attention_rows_dense += counts.attention_rows_dense;
-  receipt_.index_keys_scored += counts.index_keys_scored;
-  receipt_.last_rows_read = counts.last_rows_read;
-  receipt_.last_rows_dense = last_position + 1;
+void Generation::Account(int64_t first, const StepShare& share) {
+  const int64_t end = first + share.counts.tokens;
+  const int64_t again = std::clamp<int64_t>(reached_ - first, 0, share.counts.tokens);
+  receipt_.recomputed_tokens += again;
+  if (!answering_) receipt_.computed_tokens += share.counts.tokens - again;
+  reached_ = std::max(reached_, end);
+  receipt_.attention_rows_read += share.counts.attention_rows_read;
+  receipt_.attention_rows_dense += share.counts.attention_rows_dense;
+  receipt_.index_keys_scored += share.counts.index_keys_scored;
+  receipt_.last_rows_read = share.last_rows_read;
+  receipt_.last_rows_dense = end;
+  PhaseCost& phase = answering_ ? receipt_.decode : receipt_.prefill;
+  phase.seconds += share.seconds;
+  phase.flops += costs_.Flops(share.counts);
+  phase.bytes += costs_.Bytes(share.counts);
+  phase.dense_flops += costs_.DenseFlops(share.counts);
+  phase.dense_bytes += costs_.DenseBytes(share.counts);
+  phase.dense_seconds += share.dense_seconds;
 }
 
-Status Generation::Prefill() {
-  const Clock::time_point start = Clock::now();
-  const std::span<const int32_t> prompt = task_.prompt;
-  receipt_.cached_tokens = runner_.Resume(prompt);
-  stream_->Put(NewChunk());
-  size_t done = static_cast<size_t>(receipt_.cached_tokens);
-  while (done < prompt.size() && !cancelled()) {
-    const size_t count = std::min(static_cast<size_t>(runner_.chunk()), prompt.size() - done);
-    const bool last = done + count == prompt.size();
-    WINNOW_ASSIGN(const StepCounts counts,
-                  runner_.Step(prompt.subspan(done, count),
-                               last ? LogitRows::kLast : LogitRows::kNone, logits_.data()));
-    done += count;
-    receipt_.computed_tokens += static_cast<int64_t>(count);
-    Add(counts, static_cast<int64_t>(done) - 1);
-    receipt_.prefill_seconds = SecondsSince(start);
-    stream_->Put(NewChunk());
+bool Generation::Continue(int64_t first, const StepShare& share, std::span<float> logits,
+                          Clock::time_point now) {
+  Account(first, share);
+  if (!answering_) receipt_.prefill_seconds = SecondsBetween(*begun_, now);
+  const size_t rows = static_cast<size_t>(share.counts.logit_rows);
+  const int64_t end = first + share.counts.tokens;
+  Chunk chunk = NewChunk();
+  if (task_.prompt_logprobs) DescribePrompt(end - static_cast<int64_t>(rows), logits, rows, &chunk);
+  if (end < sequence_.num_tokens()) {
+    stream_->Put(std::move(chunk));
+    return false;
   }
-  return OkStatus();
+  if (task_.max_tokens == 0) {
+    Finish(FinishReason::kLength, std::move(chunk));
+    return true;
+  }
+  if (!answering_) answering_ = now;
+  receipt_.decode_seconds = SecondsBetween(*answering_, now);
+  auto sample = sampler_.Next(logits.last(logits.size() / rows));
+  if (!sample.ok()) {
+    Fail(sample.error());
+    return true;
+  }
+  return Deliver(*sample, std::move(chunk));
 }
 
-Status Generation::Decode() {
-  const Clock::time_point start = Clock::now();
-  while (!cancelled()) {
-    WINNOW_ASSIGN(const Sample sample, sampler_.Next(logits_));
-    ++receipt_.completion_tokens;
-    receipt_.decode_seconds = SecondsSince(start);
-    WINNOW_ASSIGN(const bool finished, Deliver(sample));
-    if (finished) return OkStatus();
-    const int32_t token = sample.chosen.token_id;
-    const int64_t position = runner_.cached_tokens();
-    WINNOW_ASSIGN(const StepCounts counts,
-                  runner_.Step({&token, 1}, LogitRows::kLast, logits_.data()));
-    Add(counts, position);
+// Row `row` of `logits` is that of position first + row and speaks of the token after it.
+void Generation::DescribePrompt(int64_t first, std::span<const float> logits, size_t rows,
+                                Chunk* chunk) {
+  const size_t width = rows == 0 ? 0 : logits.size() / rows;
+  for (size_t row = 0; row < rows; ++row) {
+    const int64_t next = first + static_cast<int64_t>(row) + 1;
+    if (next != described_ || next >= prompt_tokens()) continue;
+    ++described_;
+    chunk->prompt_details.push_back(Describe(
+        RankToken(logits.subspan(row * width, width), sequence_.tokens[static_cast<size_t>(next)],
+                  std::max<int64_t>(task_.sampler.logprobs, 0))));
   }
-  return OkStatus();
 }
 
 TokenLogprob Generation::Describe(const RankedToken& token) const {
@@ -98,16 +114,19 @@ TokenLogprob Generation::Describe(const RankedToken& token) const {
           token.logprob};
 }
 
+TokenDetail Generation::Describe(const Sample& sample) const {
+  TokenDetail detail{Describe(sample.chosen), {}};
+  for (const RankedToken& rival : sample.top) detail.top.push_back(Describe(rival));
+  return detail;
+}
+
 // One token, step 9 of 9. From Draw() in sampler.cc; next: Generate() in generate.cc.
-Result<bool> Generation::Deliver(const Sample& sample) {
+bool Generation::Deliver(const Sample& sample, Chunk chunk) {
   const int32_t token = sample.chosen.token_id;
-  Chunk chunk = NewChunk();
+  ++receipt_.completion_tokens;
+  chunk.receipt = receipt_;
   chunk.token_ids.push_back(token);
-  if (task_.sampler.logprobs >= 0) {
-    TokenDetail detail{Describe(sample.chosen), {}};
-    for (const RankedToken& rival : sample.top) detail.top.push_back(Describe(rival));
-    chunk.details.push_back(std::move(detail));
-  }
+  if (task_.sampler.logprobs >= 0) chunk.details.push_back(Describe(sample));
   const auto& ends = task_.stop_token_ids;
   if (std::find(ends.begin(), ends.end(), token) != ends.end()) {
     Finish(FinishReason::kStop, std::move(chunk));
@@ -118,9 +137,14 @@ Result<bool> Generation::Deliver(const Sample& sample) {
     Finish(stops_.stopped() ? FinishReason::kStop : FinishReason::kLength, std::move(chunk));
     return true;
   }
+  sequence_.tokens.push_back(token);
   stream_->Put(std::move(chunk));
   return false;
 }
+
+void Generation::Fail(Status status) { stream_->Fail(std::move(status)); }
+
+void Generation::Cancel() { Finish(FinishReason::kCancelled, NewChunk()); }
 
 void Generation::Finish(FinishReason reason, Chunk chunk) {
   if (decoder_) {

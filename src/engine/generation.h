@@ -1,4 +1,5 @@
-// One request on its way through the model: prompt in chunks, then token after token.
+// One request on its way through the model: what the engine thread keeps of it, draws for it and
+// tells its stream.
 #pragma once
 
 #include <chrono>
@@ -7,8 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/model_runner.h"
+#include "engine/cost.h"
 #include "engine/sampler.h"
+#include "engine/sequence.h"
 #include "engine/stop_matcher.h"
 #include "engine/stream_state.h"
 #include "text/tokenizer.h"
@@ -19,40 +21,71 @@ namespace winnow {
 struct GenerationTask {
   std::vector<int32_t> prompt;
   SamplerOptions sampler;
-  int64_t max_tokens = 0;  // at least 1; prompt and answer fit the context
+  int64_t max_tokens =
+      0;  // at least 1, or 0 with prompt_logprobs; prompt and answer fit the context
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;  // ends of sentences included
+  bool prompt_logprobs = false;
+  std::string key;
+  std::string cache_salt;
 };
 
-// Runs on the engine thread, once.
+// What one sequence did in one step.
+struct StepShare {
+  RunCounts counts;
+  double seconds = 0;          // of the step's time, by share of the work
+  double dense_seconds = 0;    // what it would have taken with dense attention; 0: not known
+  int64_t last_rows_read = 0;  // of its last token, in one layer
+};
+
+// Owned by the engine thread.
 class Generation {
  public:
-  // `tokenizer` may be null: then chunks carry tokens and no text.
-  Generation(GenerationTask task, ModelRunner& runner, const Tokenizer* tokenizer,
-             std::shared_ptr<StreamState> stream);
+  using Clock = std::chrono::steady_clock;
 
-  // Runs to the end and tells the stream everything, errors included.
-  void Run();
+  // `tokenizer` may be null: then chunks carry tokens and no text. `costs` outlives it.
+  Generation(GenerationTask task, const Tokenizer* tokenizer, const CostModel& costs,
+             std::shared_ptr<StreamState> stream, Clock::time_point submitted);
 
- private:
-  Status Prefill();
-  Status Decode();
-  Result<bool> Deliver(const Sample& sample);
-  void Finish(FinishReason reason, Chunk chunk);
-  void Add(const StepCounts& counts, int64_t last_position);
-  Chunk NewChunk() const;
-  TokenLogprob Describe(const RankedToken& token) const;
+  // What the scheduler moves.
+  Sequence& sequence() { return sequence_; }
   bool cancelled() const { return stream_->cancelled.load(); }
 
-  GenerationTask task_;
-  ModelRunner& runner_;
+  // Called before every step of the sequence; true before its first.
+  bool Begin(Clock::time_point now);
+  // Tokens from `first` on have been run. `logits` [rows, vocab_size] are those of the last tokens,
+  // and may be changed. Returns true when the request is over; its stream has been told.
+  bool Continue(int64_t first, const StepShare& share, std::span<float> logits,
+                Clock::time_point now);
+  void Fail(Status status);
+  void Cancel();
+
+  const Receipt& receipt() const { return receipt_; }
+
+ private:
+  void Account(int64_t first, const StepShare& share);
+  void DescribePrompt(int64_t first, std::span<const float> logits, size_t rows, Chunk* chunk);
+  bool Deliver(const Sample& sample, Chunk chunk);
+  void Finish(FinishReason reason, Chunk chunk);
+  Chunk NewChunk() const;
+  TokenDetail Describe(const Sample& sample) const;
+  TokenLogprob Describe(const RankedToken& token) const;
+  int64_t prompt_tokens() const { return receipt_.prompt_tokens; }
+
+  GenerationTask task_;  // its prompt has moved to sequence_
+  Sequence sequence_;
   const Tokenizer* tokenizer_;
+  const CostModel& costs_;
   std::shared_ptr<StreamState> stream_;
   Sampler sampler_;
   StopMatcher stops_;
   std::optional<StreamDecoder> decoder_;
-  std::vector<float> logits_;  // [vocab_size] of the last token run
   Receipt receipt_;
+  Clock::time_point submitted_;
+  std::optional<Clock::time_point> begun_;
+  std::optional<Clock::time_point> answering_;  // since the first token
+  int64_t reached_ = 0;                         // tokens run before, for whatever phase
+  int64_t described_ = 1;  // tokens of the prompt described so far; the first has no odds
 };
 
 }  // namespace winnow

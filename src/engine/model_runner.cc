@@ -11,6 +11,8 @@ namespace winnow {
 namespace {
 
 constexpr int64_t kMaxChunk = 1 << 16;
+constexpr int64_t kMaxSequences = 4096;
+constexpr int64_t kMaxCacheTokens = int64_t{1} << 30;  // slots are numbered in 32 bits
 
 int64_t PagesFor(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; }
 
@@ -32,6 +34,22 @@ Status CheckOptions(const EngineOptions& options, const ModelConfig& config) {
         "max_context: {}, expected at most {}, the max_position_embeddings of config.json",
         options.max_context, config.max_position_embeddings));
   }
+  if (options.max_sequences < 1 || options.max_sequences > kMaxSequences) {
+    return InvalidArgument(
+        fmt::format("max_sequences: {}, expected 1 to {}", options.max_sequences, kMaxSequences));
+  }
+  if (options.max_queue < 1) {
+    return InvalidArgument(fmt::format("max_queue: {}, expected at least 1", options.max_queue));
+  }
+  if (options.cache_tokens < 0 || options.cache_tokens > kMaxCacheTokens) {
+    return InvalidArgument(
+        fmt::format("cache_tokens: {}, expected 0 (as many as the context) to {}",
+                    options.cache_tokens, kMaxCacheTokens));
+  }
+  if (options.cache_tokens > 0 && options.cache_tokens < options.max_context) {
+    return InvalidArgument(fmt::format("cache_tokens: {}, expected at least max_context, {}",
+                                       options.cache_tokens, options.max_context));
+  }
   return OkStatus();
 }
 
@@ -52,7 +70,10 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(
 
   TransformerOptions transformer;
   transformer.attention = options.attention;
-  transformer.max_tokens = std::min(options.chunk, runner->max_context_);
+  runner->max_step_tokens_ =
+      std::max(std::min(options.chunk, runner->num_pages() * kPageSize), options.max_sequences);
+  transformer.max_tokens = runner->max_step_tokens_;
+  transformer.max_sequences = options.max_sequences;
   transformer.max_context = runner->max_context_;
   auto created =
       Transformer::Create(runner->config_, runner->weights_, transformer, *runner->backend_);
@@ -65,16 +86,19 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(
 // halved until its cache fits the memory that is there.
 Status ModelRunner::CreateCache(const EngineOptions& options) {
   max_context_ = options.max_context > 0 ? options.max_context : config_.max_position_embeddings;
+  if (options.cache_tokens > 0) max_context_ = std::min(max_context_, options.cache_tokens);
+  const bool fixed = options.max_context > 0 || options.cache_tokens > 0;
   for (;;) {
-    auto cache = KvCache::Create(config_, CacheOptions(options, max_context_), *backend_);
+    cache_options_ = CacheOptions(options, std::max(options.cache_tokens, max_context_));
+    auto cache = KvCache::Create(config_, cache_options_, *backend_);
     if (cache.ok()) {
       cache_ = std::move(*cache);
       break;
     }
-    if (options.max_context > 0 || max_context_ <= kPageSize) return cache.error();
+    if (fixed || max_context_ <= kPageSize) return cache.error();
     max_context_ /= 2;
   }
-  pages_.resize(static_cast<size_t>(cache_.num_pages()));
+  pages_.resize(static_cast<size_t>(PagesFor(max_context_)));
   std::iota(pages_.begin(), pages_.end(), 0);
   return OkStatus();
 }
@@ -88,7 +112,6 @@ int64_t ModelRunner::Resume(std::span<const int32_t> token_ids) {
   return static_cast<int64_t>(common);
 }
 
-// One token, step 4 of 9. From prepare.cc; next: Forward() in transformer.cc.
 Result<StepCounts> ModelRunner::Step(std::span<const int32_t> token_ids, LogitRows rows,
                                      float* logits, StepObserver* observer,
                                      SelectionPolicy* policy) {
@@ -118,6 +141,22 @@ Result<StepCounts> ModelRunner::Step(std::span<const int32_t> token_ids, LogitRo
     resident_.clear();
   }
   return counts;
+}
+
+Result<StepCounts> ModelRunner::Run(const Batch& batch, float* logits) {
+  return transformer_->Forward(batch, cache_, logits);
+}
+
+void ModelRunner::CopyPage(int32_t from, int32_t to) {
+  for (int64_t index = 0; index < config_.num_hidden_layers; ++index) {
+    const LayerCache& layer = cache_.layer(index);
+    const TensorView source = layer.latent.rows.Rows(from * kPageSize, kPageSize);
+    backend_->Copy(layer.latent.rows.Rows(to * kPageSize, kPageSize).data, source.data,
+                   source.bytes());
+    if (!layer.index_keys) continue;
+    const TensorView keys = layer.index_keys->pages.Rows(from, 1);
+    backend_->Copy(layer.index_keys->pages.Rows(to, 1).data, keys.data, keys.bytes());
+  }
 }
 
 }  // namespace winnow

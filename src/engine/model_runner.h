@@ -1,4 +1,5 @@
-// A loaded model with its cache, running one sequence: the engine's and Verify's common ground.
+// A loaded model with its cache: the engine's and Verify's common ground. Runs steps for a
+// scheduler, or one sequence on its own.
 #pragma once
 
 #include <functional>
@@ -31,7 +32,11 @@ class ModelRunner {
   const Backend& backend() const { return *backend_; }
   Backend& backend() { return *backend_; }
   int64_t max_context() const { return max_context_; }
+  const KvCache& cache() const { return cache_; }
+  const KvCacheOptions& cache_options() const { return cache_options_; }
   int64_t cache_bytes() const { return cache_.bytes(); }
+  int64_t num_pages() const { return cache_.num_pages(); }
+  int64_t max_step_tokens() const { return max_step_tokens_; }
   int64_t chunk() const { return chunk_; }
   AttentionMode attention() const { return attention_; }
   // Tokens whose rows are in the cache.
@@ -48,6 +53,12 @@ class ModelRunner {
                           StepObserver* observer = nullptr, SelectionPolicy* policy = nullptr);
   void Clear() { resident_.clear(); }
 
+  // For who keeps the pages himself, in place of the above: runs a step of at most
+  // max_step_tokens() tokens of at most max_sequences of the options, and copies the rows of a
+  // page.
+  Result<StepCounts> Run(const Batch& batch, float* logits);
+  void CopyPage(int32_t from, int32_t to);
+
  private:
   ModelRunner() = default;
   Status CreateCache(const EngineOptions& options);
@@ -55,10 +66,12 @@ class ModelRunner {
   ModelConfig config_;
   Weights weights_;
   std::unique_ptr<Backend> backend_;
+  KvCacheOptions cache_options_;
   KvCache cache_;
   std::unique_ptr<Transformer> transformer_;
   int64_t max_context_ = 0;
   int64_t chunk_ = 0;
+  int64_t max_step_tokens_ = 0;
   AttentionMode attention_ = AttentionMode::kSparse;
   std::vector<int32_t> pages_;     // of the one sequence, in order
   std::vector<int32_t> resident_;  // the tokens whose rows are in the cache

@@ -49,6 +49,12 @@ Result<std::vector<int32_t>> EncodePrompt(const Request& request, const PrepareC
   return context.tokenizer->Encode(request.prompt, special);
 }
 
+Status CheckToken(int32_t id, const std::string& what, const PrepareContext& context) {
+  if (id >= 0 && id < context.config.vocab_size) return OkStatus();
+  return InvalidArgument(
+      fmt::format("{}: {}, expected 0 to {}", what, id, context.config.vocab_size - 1));
+}
+
 Status CheckPrompt(const std::vector<int32_t>& prompt, const PrepareContext& context) {
   const int64_t length = static_cast<int64_t>(prompt.size());
   if (length == 0) return InvalidArgument("prompt: it has no tokens, expected at least one");
@@ -57,10 +63,7 @@ Status CheckPrompt(const std::vector<int32_t>& prompt, const PrepareContext& con
                                        length, context.max_context));
   }
   for (size_t index = 0; index < prompt.size(); ++index) {
-    if (prompt[index] < 0 || prompt[index] >= context.config.vocab_size) {
-      return InvalidArgument(fmt::format("token_ids[{}]: {}, expected 0 to {}", index,
-                                         prompt[index], context.config.vocab_size - 1));
-    }
+    WINNOW_TRY(CheckToken(prompt[index], "token_ids[" + std::to_string(index) + "]", context));
   }
   return OkStatus();
 }
@@ -78,6 +81,7 @@ SamplerOptions ResolveSampling(const Request& request, const PrepareContext& con
   options.frequency_penalty = asked.frequency_penalty;
   options.seed = asked.seed ? *asked.seed : std::random_device{}();
   options.logprobs = request.logprobs;
+  options.logit_bias = asked.logit_bias;
   if (context.tokenizer != nullptr) {
     options.vocab_limit =
         std::min<int64_t>(context.tokenizer->vocab_size(), context.config.vocab_size);
@@ -87,13 +91,17 @@ SamplerOptions ResolveSampling(const Request& request, const PrepareContext& con
 
 }  // namespace
 
-// One token, step 3 of 9. From Submit() in engine.cc; next: Step() in model_runner.cc.
+// One token, step 3 of 9. From Submit() in engine.cc; next: Next() in scheduler.cc.
 Result<GenerationTask> PrepareGeneration(const Request& request, const PrepareContext& context) {
   GenerationTask task;
   task.sampler = ResolveSampling(request, context);
   WINNOW_TRY(CheckSampler(task.sampler));
-  if (request.max_tokens < 1) {
-    return InvalidArgument(fmt::format("max_tokens: {}, expected at least 1", request.max_tokens));
+  for (const auto& [id, bias] : task.sampler.logit_bias)
+    WINNOW_TRY(CheckToken(id, "logit_bias", context));
+  const int64_t least = request.prompt_logprobs ? 0 : 1;
+  if (request.max_tokens < least) {
+    return InvalidArgument(
+        fmt::format("max_tokens: {}, expected at least {}", request.max_tokens, least));
   }
   if (request.stop.size() > kMaxStops) {
     return InvalidArgument(
@@ -103,6 +111,9 @@ Result<GenerationTask> PrepareGeneration(const Request& request, const PrepareCo
   WINNOW_TRY(CheckPrompt(task.prompt, context));
   task.max_tokens =
       std::min(request.max_tokens, context.max_context - static_cast<int64_t>(task.prompt.size()));
+  task.prompt_logprobs = request.prompt_logprobs;
+  task.key = request.key;
+  task.cache_salt = request.cache_salt;
   task.stop = request.stop;
   task.stop_token_ids = request.stop_token_ids;
   if (!request.ignore_eos) {

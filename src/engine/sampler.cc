@@ -67,6 +67,10 @@ size_t NucleusSize(std::vector<Candidate>& candidates, const std::vector<double>
   return candidates.size();
 }
 
+Status NothingLeft() {
+  return Internal("logits: none is left to draw after restriction and penalties");
+}
+
 Status OutOfRange(const char* name, double value, const char* range) {
   return InvalidArgument(fmt::format("{}: {}, expected {}", name, value, range));
 }
@@ -91,6 +95,9 @@ Status CheckSampler(const SamplerOptions& o) {
   }
   if (!(std::fabs(o.frequency_penalty) <= 100.0)) {
     return OutOfRange("frequency_penalty", o.frequency_penalty, "-100 to 100");
+  }
+  for (const auto& [id, bias] : o.logit_bias) {
+    if (!(std::fabs(bias) <= 100.0)) return OutOfRange("logit_bias", bias, "-100 to 100");
   }
   if (o.logprobs < -1 || o.logprobs > 1000) {
     return OutOfRange("logprobs", static_cast<double>(o.logprobs), "0 to 1000");
@@ -117,9 +124,22 @@ void Sampler::ApplyPenalties(std::span<float> logits) const {
     logits[static_cast<size_t>(id)] -= static_cast<float>(
         options_.presence_penalty + options_.frequency_penalty * static_cast<double>(count));
   }
+  for (const auto& [id, bias] : options_.logit_bias) {
+    logits[static_cast<size_t>(id)] += static_cast<float>(bias);
+  }
 }
 
-Result<Sample> Sampler::Next(std::span<float> logits) {
+Sample RankToken(std::span<const float> logits, int32_t token, int64_t count) {
+  Sample sample;
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  const double log_total = LogSumExp(logits, largest);
+  RankTop(logits, log_total, count, &sample);
+  sample.chosen = {token, logits[static_cast<size_t>(token)] - log_total};
+  return sample;
+}
+
+Result<Sample> Sampler::Next(std::span<float> logits,
+                             const std::function<void(std::span<float>)>& restrict) {
   const size_t limit = static_cast<size_t>(options_.vocab_limit);
   for (size_t id = 0; id < logits.size(); ++id) {
     if (std::isnan(logits[id]) || (limit > 0 && id >= limit)) logits[id] = kNever;
@@ -136,7 +156,8 @@ Result<Sample> Sampler::Next(std::span<float> logits) {
     unpenalised.assign(logits.begin(), logits.end());
   }
   ApplyPenalties(logits);
-  sample.chosen.token_id = Draw(logits);
+  if (restrict) restrict(logits);
+  WINNOW_ASSIGN(sample.chosen.token_id, Draw(logits));
   if (options_.logprobs >= 0) {
     sample.chosen.logprob = unpenalised[static_cast<size_t>(sample.chosen.token_id)] - log_total;
   }
@@ -146,12 +167,14 @@ Result<Sample> Sampler::Next(std::span<float> logits) {
 }
 
 // One token, step 8 of 9. From dsa/lightning_indexer.h; next: Deliver() in generation.cc.
-int32_t Sampler::Draw(std::span<const float> logits) {
-  std::vector<Candidate> candidates = FiniteCandidates(logits);
-  WINNOW_CHECK(!candidates.empty(), "Sampler: nothing to draw from");
+Result<int32_t> Sampler::Draw(std::span<const float> logits) {
   if (options_.temperature == 0.0) {
-    return std::min_element(candidates.begin(), candidates.end(), Likelier)->id;
+    const auto likeliest = std::max_element(logits.begin(), logits.end());
+    if (!(*likeliest > kNever)) return NothingLeft();
+    return static_cast<int32_t>(likeliest - logits.begin());
   }
+  std::vector<Candidate> candidates = FiniteCandidates(logits);
+  if (candidates.empty()) return NothingLeft();
   if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates.size()) {
     std::nth_element(candidates.begin(), candidates.begin() + options_.top_k, candidates.end(),
                      Likelier);

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <random>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "winnow/status.h"
@@ -23,6 +25,7 @@ struct SamplerOptions {
   uint64_t seed = 0;
   int64_t vocab_limit = 0;  // ids from here on are padding of the head and never drawn
   int64_t logprobs = -1;    // -1: none; n ≥ 0: of the token and its n likeliest rivals
+  std::vector<std::pair<int32_t, double>> logit_bias;
 };
 
 // kInvalidArgument naming the parameter, its value and its range.
@@ -38,6 +41,9 @@ struct Sample {
   std::vector<RankedToken> top;  // likeliest first
 };
 
+// What the model thought of `token` and which `count` tokens it held likeliest, by its logits.
+Sample RankToken(std::span<const float> logits, int32_t token, int64_t count);
+
 // Draws the tokens of one sequence. Equal logits, options and history give equal tokens: every
 // order is total (the likelier first, then the lower id) and the generator is a 64-bit Mersenne
 // twister.
@@ -45,13 +51,15 @@ class Sampler {
  public:
   Sampler(const SamplerOptions& options, std::span<const int32_t> prompt);
 
-  // Draws from `logits` [vocab_size], which it changes. NaN counts as -infinity. Log probabilities
-  // are those of the model, before penalties and temperature. kInternal if no logit is a number.
-  Result<Sample> Next(std::span<float> logits);
+  // Draws from `logits` [vocab_size], which it changes. NaN counts as -infinity. `restrict` (may be
+  // empty) makes -infinity of what may not come next. Log probabilities are those of the model,
+  // before restriction, penalties, bias and temperature. kInternal if no logit is a number.
+  Result<Sample> Next(std::span<float> logits,
+                      const std::function<void(std::span<float>)>& restrict = {});
 
  private:
   void ApplyPenalties(std::span<float> logits) const;
-  int32_t Draw(std::span<const float> logits);
+  Result<int32_t> Draw(std::span<const float> logits);
 
   SamplerOptions options_;
   std::mt19937_64 random_;
