@@ -12,10 +12,6 @@ int64_t PagesFor(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; 
 
 bool EarlierArrival(const Sequence* a, const Sequence* b) { return a->arrival < b->arrival; }
 
-bool Contains(const std::vector<Sequence*>& sequences, const Sequence* sequence) {
-  return std::find(sequences.begin(), sequences.end(), sequence) != sequences.end();
-}
-
 bool InStep(const Step& step, const Sequence* sequence) {
   return std::any_of(step.parts.begin(), step.parts.end(),
                      [&](const Step::Part& part) { return part.sequence == sequence; });
@@ -121,15 +117,17 @@ void Scheduler::AddAnswers(Step& step) {
 }
 
 void Scheduler::AddPrompts(Step& step, int64_t budget) {
-  std::vector<Sequence*> passed;
+  ++rounds_;
   int64_t logit_rows = options_.max_logit_rows;
+  bool admit = true;
   while (budget > 0) {
-    Sequence* sequence = NextPrompt(passed);
+    Sequence* sequence = NextPrompt(admit);
     if (sequence == nullptr) return;
-    passed.push_back(sequence);
+    sequence->considered = rounds_;
     if (!sequence->running) {
       if (MustWait(*sequence)) continue;
-      if (!Admit(sequence)) return;  // nobody overtakes it
+      admit = Admit(sequence);  // if there is no room for it, nobody overtakes it
+      if (!admit) continue;
     }
     int64_t count = std::min(budget, sequence->pending());
     if (sequence->all_logits) count = std::min(count, logit_rows);
@@ -140,12 +138,13 @@ void Scheduler::AddPrompts(Step& step, int64_t budget) {
   }
 }
 
-// Among the sequences that still compute their prompts and the first that waits of each key: the
+// Among the sequences that still compute their prompts and the first that waits of each key (if
+// `admit`): the
 // one of the key that was served least, and of these the one that came first.
-Sequence* Scheduler::NextPrompt(const std::vector<Sequence*>& passed) const {
+Sequence* Scheduler::NextPrompt(bool admit) const {
   Sequence* best = nullptr;
   const auto consider = [&](Sequence* sequence) {
-    if (Contains(passed, sequence)) return false;
+    if (sequence->considered == rounds_) return false;
     const double served = keys_.at(sequence->key).served;
     const double least = best ? keys_.at(best->key).served : 0;
     if (!best || served < least || (served == least && EarlierArrival(sequence, best))) {
@@ -156,7 +155,7 @@ Sequence* Scheduler::NextPrompt(const std::vector<Sequence*>& passed) const {
   for (Sequence* sequence : running_) {
     if (sequence->pending() > 1) consider(sequence);
   }
-  if (num_running() == options_.max_sequences) return best;
+  if (!admit || num_running() == options_.max_sequences) return best;
   for (const auto& [name, key] : keys_) {
     for (Sequence* sequence : key.waiting) {
       if (consider(sequence)) break;

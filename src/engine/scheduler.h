@@ -82,7 +82,7 @@ class Scheduler {
   void Rebalance();
   void AddAnswers(Step& step);
   void AddPrompts(Step& step, int64_t budget);
-  Sequence* NextPrompt(const std::vector<Sequence*>& passed) const;
+  Sequence* NextPrompt(bool admit) const;
   void AddPart(Step& step, Sequence& sequence, int64_t count);
 
   bool MustWait(Sequence& sequence) const;
@@ -103,6 +103,7 @@ class Scheduler {
   std::map<std::string, Key> keys_;  // those with sequences
   std::vector<Sequence*> running_;   // by arrival
   int64_t arrivals_ = 0;
+  int64_t rounds_ = 0;  // of looking for prompts
   int64_t num_waiting_ = 0;
   int64_t num_preempted_ = 0;
 };

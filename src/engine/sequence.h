@@ -24,6 +24,7 @@ struct Sequence {
   std::vector<PrefixCache::Node*> nodes;  // of the first pages: those that others may read
   int64_t most_computed = 0;              // so far; more than `computed` after a preemption
   int64_t cached = 0;                     // tokens that the last admission found in the cache
+  int64_t considered = 0;                 // the last round in which it was looked at
   int64_t waits_for = -1;                 // arrival of the one that computes what this one needs,
   int64_t waits_until = 0;                // its first so many tokens
 
