@@ -80,8 +80,7 @@ void Scheduler::Preempt(Sequence* sequence) {
   ++num_preempted_;
 }
 
-// One token, step 4 of 9. From PrepareGeneration() in prepare.cc; next: Forward() in
-// transformer.cc.
+// One token, step 4 of 9. From prepare.cc; next: Forward() in transformer.cc.
 Step Scheduler::Next(int64_t prompt_tokens) {
   Rebalance();
   Step step;

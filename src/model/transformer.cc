@@ -98,7 +98,7 @@ BatchView Transformer::Upload(const Batch& batch) {
   return view;
 }
 
-// One token, step 5 of 9. From model_runner.cc; next: SelfAttention() in attention.cc.
+// One token, step 5 of 9. From scheduler.cc; next: SelfAttention() in attention.cc.
 Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache, float* logits,
                                         StepObserver* observer, SelectionPolicy* policy) {
   const int64_t T = batch.num_tokens();
