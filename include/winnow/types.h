@@ -1,6 +1,7 @@
 // What users of Winnow choose and say, as far as all layers share it.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -45,6 +46,14 @@ struct ToolCall {
   std::string id;
   std::string name;
   std::string arguments;  // the text of a JSON object
+};
+
+// A piece of a call of a tool. The first piece of a call carries its name; the arguments of all its
+// pieces, joined, are the text of a JSON object.
+struct ToolCallPiece {
+  int64_t index = 0;  // of the call in the answer
+  std::string name;
+  std::string arguments;
 };
 
 }  // namespace winnow

@@ -162,14 +162,6 @@ struct Receipt {
 enum class FinishReason { kNone, kStop, kLength, kCancelled, kToolCalls };
 const char* Name(FinishReason reason);  // "stop", "length", "cancelled", "tool_calls"
 
-// A piece of a call of a tool. The first piece of a call carries its name; the arguments of all its
-// pieces, joined, are the text of a JSON object.
-struct ToolCallPiece {
-  int64_t index = 0;  // of the call in the answer
-  std::string name;
-  std::string arguments;
-};
-
 // The next piece of an answer.
 struct Chunk {
   std::string text;       // whole characters; may be empty
