@@ -74,6 +74,7 @@ Result<std::optional<Chunk>> Stream::Next() {
 struct Engine::State {
   // Fixed after Load; read by any thread.
   std::optional<Tokenizer> tokenizer;
+  std::shared_ptr<const TokenTrie> token_trie;
   std::optional<ChatTemplate> chat_template;
   Status chat_error;  // why there is no chat_template; plain prompts work without
   GenerationConfig generation;
@@ -94,6 +95,7 @@ PrepareContext Engine::State::Context() const {
           .tokenizer = tokenizer ? &*tokenizer : nullptr,
           .chat_template = chat_template ? &*chat_template : nullptr,
           .chat_error = chat_error,
+          .token_trie = token_trie,
           .max_context = info.max_context};
 }
 
@@ -101,6 +103,7 @@ Status Engine::State::LoadText(const std::string& model_dir) {
   const std::string path = model_dir + "/tokenizer.json";
   if (!Exists(path)) return OkStatus();
   WINNOW_ASSIGN(tokenizer, Tokenizer::Load(path));
+  token_trie = std::make_shared<const TokenTrie>(*tokenizer);
   const ModelConfig& config = runner->config();
   auto loaded = ChatTemplate::Load(model_dir, config.model_type, *tokenizer);
   if (loaded.ok()) {

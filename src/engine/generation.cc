@@ -23,6 +23,9 @@ Generation::Generation(GenerationTask task, const Tokenizer* tokenizer, const Co
       stops_(task_.stop),
       submitted_(submitted) {
   if (tokenizer_ != nullptr) decoder_.emplace(*tokenizer_, /*keep_special=*/true);
+  if (task_.grammar) {
+    constraint_.emplace(task_.grammar, task_.token_trie, task_.begins_in_reasoning);
+  }
   receipt_.prompt_tokens = static_cast<int64_t>(task_.prompt.size());
   sequence_.tokens = std::move(task_.prompt);
   sequence_.key = task_.key;
@@ -86,12 +89,21 @@ bool Generation::Continue(int64_t first, const StepShare& share, std::span<float
   }
   if (!answering_) answering_ = now;
   receipt_.decode_seconds = SecondsBetween(*answering_, now);
-  auto sample = sampler_.Next(logits.last(logits.size() / rows));
+  auto sample = Draw(logits.last(logits.size() / rows));
   if (!sample.ok()) {
     Fail(sample.error());
     return true;
   }
   return Deliver(*sample, std::move(chunk));
+}
+
+Result<Sample> Generation::Draw(std::span<float> logits) {
+  if (!constraint_) return sampler_.Next(logits);
+  WINNOW_ASSIGN(const Sample sample, sampler_.Next(logits, [this](std::span<float> masked) {
+    constraint_->Mask(masked, task_.stop_token_ids);
+  }));
+  constraint_->Accept(sample.chosen.token_id);
+  return sample;
 }
 
 // Row `row` of `logits` is that of position first + row and speaks of the token after it.

@@ -13,6 +13,7 @@
 #include "engine/sequence.h"
 #include "engine/stop_matcher.h"
 #include "engine/stream_state.h"
+#include "text/answer_constraint.h"
 #include "text/tokenizer.h"
 
 namespace winnow {
@@ -26,6 +27,9 @@ struct GenerationTask {
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;  // ends of sentences included
   bool prompt_logprobs = false;
+  std::shared_ptr<const AnswerGrammar> grammar;  // null: the answer is free
+  std::shared_ptr<const TokenTrie> token_trie;   // with a grammar
+  bool begins_in_reasoning = false;              // the prompt ends where reasoning begins
   std::string key;
   std::string cache_salt;
 };
@@ -63,6 +67,7 @@ class Generation {
   const Receipt& receipt() const { return receipt_; }
 
  private:
+  Result<Sample> Draw(std::span<float> logits);
   void Account(int64_t first, const StepShare& share);
   void DescribePrompt(int64_t first, std::span<const float> logits, size_t rows, Chunk* chunk);
   bool Deliver(const Sample& sample, Chunk chunk);
@@ -79,6 +84,7 @@ class Generation {
   std::shared_ptr<StreamState> stream_;
   Sampler sampler_;
   StopMatcher stops_;
+  std::optional<AnswerConstraint> constraint_;
   std::optional<StreamDecoder> decoder_;
   Receipt receipt_;
   Clock::time_point submitted_;

@@ -20,7 +20,7 @@ Result<std::vector<int32_t>> EncodeMessages(const Request& request, const Prepar
   if (context.chat_template == nullptr) return NoTokenizer();
   ChatOptions options;
   options.thinking = request.thinking;
-  options.tools_json = request.tools;
+  if (request.tool_choice != "none") options.tools_json = request.tools;
   std::vector<ChatMessage> messages(request.messages.size());
   for (size_t index = 0; index < messages.size(); ++index) {
     const Message& message = request.messages[index];
@@ -68,6 +68,52 @@ Status CheckPrompt(const std::vector<int32_t>& prompt, const PrepareContext& con
   return OkStatus();
 }
 
+bool EndsInReasoning(const std::vector<int32_t>& prompt, const PrepareContext& context) {
+  const std::optional<int32_t> begin = context.tokenizer->FindToken("<think>");
+  return begin && prompt.back() == *begin;
+}
+
+constexpr std::string_view kFunction = "function:";
+
+bool MustCallTool(const Request& request) {
+  return request.tool_choice == "required" || request.tool_choice.starts_with(kFunction);
+}
+
+Status CheckToolChoice(const Request& request) {
+  const std::string& choice = request.tool_choice;
+  if (choice != "auto" && choice != "none" && !MustCallTool(request)) {
+    return InvalidArgument("tool_choice: " + Quoted(choice) +
+                           ", expected auto, none, required or function:NAME");
+  }
+  if (MustCallTool(request) && request.tools.empty()) {
+    return InvalidArgument("tool_choice: " + Quoted(choice) + ", but no tools are given");
+  }
+  const bool may_call = !request.tools.empty() && choice != "none";
+  if (may_call && request.answer_format != AnswerFormat::kText) {
+    return Unsupported("answer_format: JSON and calls of tools, expected one of them",
+                       "set tool_choice to none, or leave the answer's format free");
+  }
+  return OkStatus();
+}
+
+// What the answer must be, by its format or because a tool must be called.
+Result<std::shared_ptr<const AnswerGrammar>> MakeGrammar(const Request& request,
+                                                         const PrepareContext& context) {
+  WINNOW_TRY(CheckToolChoice(request));
+  if (!MustCallTool(request) && request.answer_format == AnswerFormat::kText) return {nullptr};
+  if (context.tokenizer == nullptr) return NoTokenizer();
+  if (request.answer_format == AnswerFormat::kJsonObject) return AnswerGrammar::ForJsonObject();
+  if (request.answer_format == AnswerFormat::kJsonSchema) {
+    return AnswerGrammar::ForJsonSchema(request.json_schema);
+  }
+  if (!context.chat_error.ok()) return context.chat_error;
+  const std::string name = request.tool_choice.starts_with(kFunction)
+                               ? request.tool_choice.substr(kFunction.size())
+                               : std::string();
+  return AnswerGrammar::ForToolCalls(context.chat_template->format(), request.tools, name,
+                                     *context.token_trie);
+}
+
 SamplerOptions ResolveSampling(const Request& request, const PrepareContext& context) {
   const SamplingParams& asked = request.sampling;
   const GenerationConfig& model = context.generation;
@@ -107,8 +153,11 @@ Result<GenerationTask> PrepareGeneration(const Request& request, const PrepareCo
     return InvalidArgument(
         fmt::format("stop: {} texts, expected at most {}", request.stop.size(), kMaxStops));
   }
+  WINNOW_ASSIGN(task.grammar, MakeGrammar(request, context));
+  task.token_trie = context.token_trie;
   WINNOW_ASSIGN(task.prompt, EncodePrompt(request, context));
   WINNOW_TRY(CheckPrompt(task.prompt, context));
+  task.begins_in_reasoning = !request.messages.empty() && EndsInReasoning(task.prompt, context);
   task.max_tokens =
       std::min(request.max_tokens, context.max_context - static_cast<int64_t>(task.prompt.size()));
   task.prompt_logprobs = request.prompt_logprobs;

@@ -13,6 +13,7 @@ struct PrepareContext {
   const Tokenizer* tokenizer;         // null: the model folder has no tokenizer.json
   const ChatTemplate* chat_template;  // null: likewise, or `chat_error` says why
   Status chat_error;
+  std::shared_ptr<const TokenTrie> token_trie;  // of the tokenizer; null without
   int64_t max_context;
 };
 

@@ -1,6 +1,7 @@
 // Requests through the public header, on the small models of tests/golden and on winnow-nano.
 #include <gtest/gtest.h>
 
+#include "base/json.h"
 #include "winnow/winnow.h"
 
 namespace winnow {
@@ -233,6 +234,55 @@ TEST(Engine, StopsAtAStopTextAndGivesTheSameTextForTheSameSeed) {
   const Outcome stopped = RunToEnd(engine, request);
   EXPECT_EQ(stopped.last.finish, FinishReason::kStop);
   EXPECT_EQ(stopped.text, first.text.substr(0, first.text.find(request.stop[0])));
+}
+
+TEST(Engine, KeepsAnAnswerWithinJsonAndItsSchema) {
+  Engine engine = LoadModel(kNano, 1024);
+  Request request;
+  request.messages = {{.role = "user", .content = "Who guards the harbor, and since when?"}};
+  request.answer_format = AnswerFormat::kJsonSchema;
+  request.json_schema = R"({"type": "object", "properties": {
+      "guard": {"type": "string", "maxLength": 12}, "since": {"type": "integer"},
+      "kind": {"enum": ["person", "ghost"]}},
+      "required": ["guard", "since", "kind"], "additionalProperties": false})";
+  request.max_tokens = 200;
+  request.logprobs = 0;
+  for (const double temperature : {0.0, 1.5}) {
+    request.sampling.temperature = temperature;
+    request.sampling.seed = 3;
+    const Outcome outcome = RunToEnd(engine, request);
+    EXPECT_EQ(outcome.last.finish, FinishReason::kStop);
+    const json::value answer = json::parse(outcome.text);
+    EXPECT_LE(answer.at("guard").as_string().size(), 12u * 4);
+    EXPECT_TRUE(answer.at("since").is_int64() || answer.at("since").is_uint64());
+    EXPECT_TRUE(answer.at("kind") == "person" || answer.at("kind") == "ghost");
+    EXPECT_EQ(answer.as_object().size(), 3u);
+  }
+  request.answer_format = AnswerFormat::kJsonObject;
+  request.max_tokens = 400;
+  request.sampling.temperature = 1.0;
+  const Outcome object = RunToEnd(engine, request);
+  if (object.last.finish == FinishReason::kStop) {
+    EXPECT_TRUE(json::parse(object.text).is_object());
+  }
+  EXPECT_EQ(object.text.substr(0, 1), "{");
+}
+
+TEST(Engine, RefusesSchemasAndToolChoicesThatCannotWork) {
+  Engine engine = LoadModel(kNano, 1024);
+  Request request;
+  request.messages = {{.role = "user", .content = "Hello"}};
+  request.answer_format = AnswerFormat::kJsonSchema;
+  request.json_schema = "{\"type\": \"strin\"}";
+  EXPECT_FALSE(engine.Submit(request).ok());
+  request.json_schema = "{";
+  EXPECT_FALSE(engine.Submit(request).ok());
+  request.answer_format = AnswerFormat::kText;
+  request.tool_choice = "sometimes";
+  EXPECT_NE(engine.Submit(request).status().message().find("tool_choice: \"sometimes\""),
+            std::string::npos);
+  request.tool_choice = "required";
+  EXPECT_NE(engine.Submit(request).status().message().find("no tools"), std::string::npos);
 }
 
 }  // namespace
