@@ -11,6 +11,13 @@ double SecondsBetween(Generation::Clock::time_point from, Generation::Clock::tim
   return std::chrono::duration<double>(to - from).count();
 }
 
+void AddPiece(AnswerPiece piece, Chunk* chunk) {
+  chunk->text += piece.text;
+  chunk->reasoning += piece.reasoning;
+  std::move(piece.tool_calls.begin(), piece.tool_calls.end(),
+            std::back_inserter(chunk->tool_calls));
+}
+
 }  // namespace
 
 Generation::Generation(GenerationTask task, const Tokenizer* tokenizer, const CostModel& costs,
@@ -25,6 +32,11 @@ Generation::Generation(GenerationTask task, const Tokenizer* tokenizer, const Co
   if (tokenizer_ != nullptr) decoder_.emplace(*tokenizer_, /*keep_special=*/true);
   if (task_.grammar) {
     constraint_.emplace(task_.grammar, task_.token_trie, task_.begins_in_reasoning);
+  }
+  if (task_.parser) {
+    task_.parser->in_reasoning = task_.begins_in_reasoning;
+    task_.parser->tools_json = task_.tools_json;
+    parser_.emplace(*task_.parser);
   }
   receipt_.prompt_tokens = static_cast<int64_t>(task_.prompt.size());
   sequence_.tokens = std::move(task_.prompt);
@@ -136,6 +148,7 @@ TokenDetail Generation::Describe(const Sample& sample) const {
 bool Generation::Deliver(const Sample& sample, Chunk chunk) {
   const int32_t token = sample.chosen.token_id;
   ++receipt_.completion_tokens;
+  if (parser_ && parser_->in_reasoning()) ++receipt_.reasoning_tokens;
   chunk.receipt = receipt_;
   chunk.token_ids.push_back(token);
   if (task_.sampler.logprobs >= 0) chunk.details.push_back(Describe(sample));
@@ -144,7 +157,7 @@ bool Generation::Deliver(const Sample& sample, Chunk chunk) {
     Finish(FinishReason::kStop, std::move(chunk));
     return true;
   }
-  if (decoder_) chunk.text = stops_.Append(decoder_->Append(token));
+  if (decoder_) Tell(stops_.Append(decoder_->Append(token)), &chunk);
   if (stops_.stopped() || receipt_.completion_tokens == task_.max_tokens) {
     Finish(stops_.stopped() ? FinishReason::kStop : FinishReason::kLength, std::move(chunk));
     return true;
@@ -158,12 +171,25 @@ void Generation::Fail(Status status) { stream_->Fail(std::move(status)); }
 
 void Generation::Cancel() { Finish(FinishReason::kCancelled, NewChunk()); }
 
+void Generation::Tell(std::string text, Chunk* chunk) {
+  if (!parser_) {
+    chunk->text += text;
+    return;
+  }
+  AddPiece(parser_->Append(text), chunk);
+}
+
 void Generation::Finish(FinishReason reason, Chunk chunk) {
   if (decoder_) {
-    chunk.text += stops_.Append(decoder_->Flush());
-    chunk.text += stops_.Flush();
+    std::string rest = stops_.Append(decoder_->Flush());
+    rest += stops_.Flush();
+    Tell(std::move(rest), &chunk);
   }
+  if (parser_) AddPiece(parser_->Flush(), &chunk);
   chunk.finish = stops_.stopped() ? FinishReason::kStop : reason;
+  if (chunk.finish == FinishReason::kStop && parser_ && parser_->num_calls() > 0) {
+    chunk.finish = FinishReason::kToolCalls;
+  }
   chunk.receipt = receipt_;
   stream_->Put(std::move(chunk));
 }

@@ -14,6 +14,7 @@
 #include "engine/stop_matcher.h"
 #include "engine/stream_state.h"
 #include "text/answer_constraint.h"
+#include "text/answer_parser.h"
 #include "text/tokenizer.h"
 
 namespace winnow {
@@ -30,6 +31,8 @@ struct GenerationTask {
   std::shared_ptr<const AnswerGrammar> grammar;  // null: the answer is free
   std::shared_ptr<const TokenTrie> token_trie;   // with a grammar
   bool begins_in_reasoning = false;              // the prompt ends where reasoning begins
+  std::optional<AnswerParserOptions> parser;     // none: the answer is told as it is
+  std::string tools_json;                        // what parser->tools_json shows
   std::string key;
   std::string cache_salt;
 };
@@ -71,6 +74,7 @@ class Generation {
   void Account(int64_t first, const StepShare& share);
   void DescribePrompt(int64_t first, std::span<const float> logits, size_t rows, Chunk* chunk);
   bool Deliver(const Sample& sample, Chunk chunk);
+  void Tell(std::string text, Chunk* chunk);
   void Finish(FinishReason reason, Chunk chunk);
   Chunk NewChunk() const;
   TokenDetail Describe(const Sample& sample) const;
@@ -85,6 +89,7 @@ class Generation {
   Sampler sampler_;
   StopMatcher stops_;
   std::optional<AnswerConstraint> constraint_;
+  std::optional<AnswerParser> parser_;
   std::optional<StreamDecoder> decoder_;
   Receipt receipt_;
   Clock::time_point submitted_;

@@ -135,6 +135,15 @@ SamplerOptions ResolveSampling(const Request& request, const PrepareContext& con
   return options;
 }
 
+void PrepareParser(const Request& request, const PrepareContext& context, GenerationTask* task) {
+  task->begins_in_reasoning = EndsInReasoning(task->prompt, context);
+  if (!request.parse_answer) return;
+  task->parser.emplace();
+  task->parser->format = context.chat_template->format();
+  task->parser->tool_calls = !request.tools.empty() && request.tool_choice != "none";
+  task->tools_json = request.tools;
+}
+
 }  // namespace
 
 // One token, step 3 of 9. From Submit() in engine.cc; next: Next() in scheduler.cc.
@@ -157,7 +166,7 @@ Result<GenerationTask> PrepareGeneration(const Request& request, const PrepareCo
   task.token_trie = context.token_trie;
   WINNOW_ASSIGN(task.prompt, EncodePrompt(request, context));
   WINNOW_TRY(CheckPrompt(task.prompt, context));
-  task.begins_in_reasoning = !request.messages.empty() && EndsInReasoning(task.prompt, context);
+  if (!request.messages.empty()) PrepareParser(request, context, &task);
   task.max_tokens =
       std::min(request.max_tokens, context.max_context - static_cast<int64_t>(task.prompt.size()));
   task.prompt_logprobs = request.prompt_logprobs;

@@ -285,5 +285,36 @@ TEST(Engine, RefusesSchemasAndToolChoicesThatCannotWork) {
   EXPECT_NE(engine.Submit(request).status().message().find("no tools"), std::string::npos);
 }
 
+TEST(Engine, TellsReasoningAndAnswerApart) {
+  Engine engine = LoadModel(kNano, 1024);
+  const int32_t end_of_reasoning = engine.Tokenize("</think>", true).value().front();
+  Request request;
+  request.messages = {{.role = "user", .content = "Hello"}};
+  request.thinking = true;
+  request.parse_answer = true;
+  request.answer_format = AnswerFormat::kJsonSchema;
+  request.json_schema = R"({"enum": ["yes", "no"]})";
+  request.sampling.temperature = 0.0;
+  request.max_tokens = 6;
+  request.sampling.logit_bias = {{end_of_reasoning, -100.0}};
+  const Outcome thinking = RunToEnd(engine, request);
+  EXPECT_EQ(thinking.text, "");
+  EXPECT_EQ(thinking.last.receipt.reasoning_tokens, 6);
+
+  request.sampling.logit_bias = {{end_of_reasoning, 100.0}};
+  request.max_tokens = 20;
+  Stream stream = engine.Submit(request).value();
+  std::string text, reasoning;
+  Receipt receipt;
+  while (std::optional<Chunk> chunk = stream.Next().value()) {
+    text += chunk->text;
+    reasoning += chunk->reasoning;
+    receipt = chunk->receipt;
+  }
+  EXPECT_TRUE(text == "\"yes\"" || text == "\"no\"") << text;
+  EXPECT_EQ(reasoning, "");
+  EXPECT_EQ(receipt.reasoning_tokens, 1);
+}
+
 }  // namespace
 }  // namespace winnow
