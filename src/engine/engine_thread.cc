@@ -171,9 +171,27 @@ void EngineThread::RunStep() {
   const double seconds = std::chrono::duration<double>(end - start).count();
   scheduler_.Advance(step);
   LearnSpeed(step, seconds);
+  const std::vector<StepShare> shares = Share(step, seconds);
+  AddToTotals(step, shares, seconds);
+  Publish();  // before the streams: who has an answer finds it counted
+  Deliver(step, shares, end);
+}
+
+void EngineThread::AddToTotals(const Step& step, const std::vector<StepShare>& shares,
+                               double seconds) {
   ++totals_.steps;
   totals_.busy_seconds += seconds;
-  Deliver(step, Share(step, seconds), end);
+  for (size_t index = 0; index < step.parts.size(); ++index) {
+    const Step::Part& part = step.parts[index];
+    const RunCounts& counts = shares[index].counts;
+    totals_.computed_tokens += counts.tokens;
+    totals_.attention_rows_read += counts.attention_rows_read;
+    totals_.attention_rows_dense += counts.attention_rows_dense;
+    totals_.index_keys_scored += counts.index_keys_scored;
+    if (generations_.at(part.sequence)->DrawsAfter(part.first + part.count)) {
+      ++totals_.completion_tokens;
+    }
+  }
 }
 
 void EngineThread::Begin(Generation& generation, Clock::time_point now) {
@@ -212,16 +230,9 @@ void EngineThread::Deliver(const Step& step, const std::vector<StepShare>& share
   float* logits = logits_.data();
   for (size_t index = 0; index < step.parts.size(); ++index) {
     const Step::Part& part = step.parts[index];
-    const RunCounts& counts = shares[index].counts;
-    totals_.computed_tokens += counts.tokens;
-    totals_.attention_rows_read += counts.attention_rows_read;
-    totals_.attention_rows_dense += counts.attention_rows_dense;
-    totals_.index_keys_scored += counts.index_keys_scored;
     const size_t size = static_cast<size_t>(part.num_logits) * vocab;
     const auto generation = generations_.find(part.sequence);
-    const int64_t before = generation->second->receipt().completion_tokens;
     const bool over = generation->second->Continue(part.first, shares[index], {logits, size}, now);
-    totals_.completion_tokens += generation->second->receipt().completion_tokens - before;
     logits += size;
     if (over) Remove(generation);
   }

@@ -50,6 +50,7 @@ class EngineThread {
   void RunStep();
   void Begin(Generation& generation, Clock::time_point now);
   std::vector<StepShare> Share(const Step& step, double seconds) const;
+  void AddToTotals(const Step& step, const std::vector<StepShare>& shares, double seconds);
   void Deliver(const Step& step, const std::vector<StepShare>& shares, Clock::time_point now);
   void FailRunning(const Status& status);
   void End();

@@ -95,7 +95,7 @@ bool Generation::Continue(int64_t first, const StepShare& share, std::span<float
     stream_->Put(std::move(chunk));
     return false;
   }
-  if (task_.max_tokens == 0) {
+  if (!DrawsAfter(end)) {
     Finish(FinishReason::kLength, std::move(chunk));
     return true;
   }

@@ -60,6 +60,10 @@ class Generation {
 
   // Called before every step of the sequence; true before its first.
   bool Begin(Clock::time_point now);
+  // Whether a token is drawn when the first `end` tokens have been run.
+  bool DrawsAfter(int64_t end) const {
+    return end == sequence_.num_tokens() && task_.max_tokens > 0;
+  }
   // Tokens from `first` on have been run. `logits` [rows, vocab_size] are those of the last tokens,
   // and may be changed. Returns true when the request is over; its stream has been told.
   bool Continue(int64_t first, const StepShare& share, std::span<float> logits,
