@@ -17,7 +17,8 @@ namespace {
 constexpr size_t kMaxReadings = 1024;  // more are not followed
 constexpr size_t kMaxLinks = 4096;     // before those not in use are dropped
 constexpr size_t kMaxMasks = 64;       // a mask is a bit for each token
-constexpr int64_t kDearWalk = 2000;    // nodes of the trie
+constexpr size_t kMaxRows = 512;
+constexpr int64_t kDearWalk = 2000;  // nodes of the trie
 
 }  // namespace
 
@@ -169,37 +170,136 @@ bool AnswerConstraint::Accept(int32_t token) {
   return true;
 }
 
+// What each byte does at a node, as far as it leads to one node of the same call.
+AnswerConstraint::Row& AnswerConstraint::RowOf(int32_t node) {
+  const auto [entry, is_new] = row_of_.try_emplace(node, static_cast<int32_t>(rows_.size()));
+  if (!is_new) return rows_[entry->second];
+  const ByteGrammar& grammar = grammar_->grammar();
+  const GrammarNode& from = grammar.nodes[node];
+  Row& row = rows_.emplace_back();
+  row.reached.fill(kDead);
+  for (int32_t index = from.first_edge; index < from.first_edge + from.num_edges; ++index) {
+    const ByteEdge& edge = grammar.edges[index];
+    const int32_t reached = edge.action == CountAction::kLeave  ? kManyWays
+                            : edge.action == CountAction::kTake ? edge.target | kTakes
+                                                                : edge.target;
+    for (int byte = edge.first; byte <= edge.last; ++byte) row.reached[byte] = reached;
+  }
+  for (int32_t index = from.first_call; index < from.first_call + from.num_calls; ++index) {
+    const std::bitset<256>& bytes = grammar.rules[grammar.calls[index].rule].first_bytes;
+    for (int byte = 0; byte < 256; ++byte) {
+      if (bytes[byte]) row.reached[byte] = kManyWays;
+    }
+  }
+  return row;
+}
+
+// Whether the node is no end and each character of plain text (TokenTrie::Node::text_height) leads
+// back to it, counted or not.
+bool AnswerConstraint::LoopsOnText(int32_t node) {
+  Row& row = RowOf(node);
+  if (row.loops) return *row.loops;
+  row.loops = false;
+  if (grammar_->grammar().nodes[node].is_final) return false;
+  for (int byte = 0x20; byte < 0x80; ++byte) {
+    if (byte == '"' || byte == '\\' || byte == '<' || byte == '/') continue;
+    if (row.reached[byte] < 0 || (row.reached[byte] & ~kTakes) != node) return false;
+  }
+  // The second byte of a character has fewer values behind some first bytes.
+  const auto leads_back = [&](auto& self, int32_t from, int tail, int lowest, int highest) -> bool {
+    const Row& tail_row = RowOf(from);
+    for (int byte = lowest; byte <= highest; ++byte) {
+      const int32_t reached = tail_row.reached[byte];
+      if (byte > lowest && reached == tail_row.reached[byte - 1]) continue;
+      if (reached < 0 || (reached & kTakes) != 0) return false;
+      if (tail == 1 ? reached != node : !self(self, reached, tail - 1, 0x80, 0xBF)) return false;
+    }
+    return true;
+  };
+  for (int byte = 0xC2; byte <= 0xF4; ++byte) {
+    const int32_t reached = row.reached[byte];
+    if (reached < 0) return false;
+    const int lowest = byte == 0xE0 ? 0xA0 : byte == 0xF0 ? 0x90 : 0x80;
+    const int highest = byte == 0xED ? 0x9F : byte == 0xF4 ? 0x8F : 0xBF;
+    const int tail = byte < 0xE0 ? 1 : byte < 0xF0 ? 2 : 3;
+    if (!leads_back(leads_back, reached & ~kTakes, tail, lowest, highest)) return false;
+  }
+  row.loops = true;
+  return true;
+}
+
 // Sets the bits of all tokens below the trie's node `root` that `frame` can read from there, and
 // lists the nodes at which it can be left for an unknown parent. Returns how many nodes it saw.
 int64_t AnswerConstraint::Walk(int32_t root, const Frame& frame, std::vector<uint64_t>& bits,
                                std::vector<int32_t>* exits) {
+  const ByteGrammar& grammar = grammar_->grammar();
   const std::span<const TokenTrie::Node> nodes = tokens_->nodes();
   const int32_t end = nodes[root].end;
   const int32_t root_depth = nodes[root].depth;
-  // walk_ranges_[d]: the readings at depth d below the root.
+  if (rows_.size() > kMaxRows) {
+    rows_.clear();
+    row_of_.clear();
+  }
+  // walk_ranges_[d]: the readings at depth d below the root, within walk_frames_.
+  walk_ranges_.resize(tokens_->longest() + 1);
+  walk_ranges_[0] = {0, 1};
   walk_frames_.assign(1, frame);
-  walk_ranges_.assign(1, {0, 1});
+  const Row* row = nullptr;  // of row_node
+  int32_t row_node = -1;
   if (exits != nullptr && CanReturn(frame, kUnknown)) exits->push_back(root);
   int64_t seen = 0;
   for (int32_t index = root + 1; index < end;) {
     ++seen;
     const TokenTrie::Node& node = nodes[index];
     const size_t depth = node.depth - root_depth;
-    walk_ranges_.resize(depth);
-    const auto [first, last] = walk_ranges_.back();
-    walk_frames_.resize(last);
-    for (size_t reading = first; reading < last; ++reading) {
-      const Frame from = walk_frames_[reading];
-      Step(from, node.byte, last, walk_frames_);
+    const auto [first, last] = walk_ranges_[depth - 1];
+    const Frame from = walk_frames_[first];
+    int32_t reached = kManyWays;
+    // Nearly all steps are of one reading and lead to one.
+    if (last - first == 1 && (from.parent < 0 || !grammar.nodes[from.node].is_final)) {
+      if (from.node != row_node) {
+        row = &RowOf(from.node);
+        row_node = from.node;
+      }
+      reached = row->reached[node.byte];
     }
-    if (walk_frames_.size() == last) {
+    size_t next_last = last;
+    if (reached >= 0) {
+      const bool takes = (reached & kTakes) != 0;
+      if (!takes || from.count < grammar.rules[grammar.nodes[from.node].rule].max_count) {
+        if (walk_frames_.size() == last) walk_frames_.emplace_back();
+        walk_frames_[last] = {reached & ~kTakes, from.parent, from.count + takes};
+        next_last = last + 1;
+      }
+    } else if (reached == kManyWays) {
+      walk_frames_.resize(last);
+      for (size_t reading = first; reading < last; ++reading) {
+        const Frame copy = walk_frames_[reading];
+        Step(copy, node.byte, last, walk_frames_);
+      }
+      next_last = walk_frames_.size();
+    }
+    if (next_last == last) {
       index = node.end;
       continue;
     }
-    walk_ranges_.push_back({last, walk_frames_.size()});
+    walk_ranges_[depth] = {last, next_last};
+    if (node.text_height != TokenTrie::kNoText && next_last == last + 1) {
+      const Frame& frame = walk_frames_[last];
+      const GrammarRule& rule = grammar.rules[grammar.nodes[frame.node].rule];
+      const bool is_counted = rule.max_count > 0;
+      if ((!is_counted || rule.max_count - frame.count >= node.text_height) &&
+          LoopsOnText(frame.node)) {
+        for (int32_t token : tokens_->TokensFrom(index)) {
+          bits[token / 64] |= uint64_t{1} << token % 64;
+        }
+        index = node.end;
+        continue;
+      }
+    }
     for (int32_t token : tokens_->TokensAt(index)) bits[token / 64] |= uint64_t{1} << token % 64;
     if (exits != nullptr && index + 1 < node.end) {
-      for (size_t reading = last; reading < walk_frames_.size(); ++reading) {
+      for (size_t reading = last; reading < next_last; ++reading) {
         if (!CanReturn(walk_frames_[reading], kUnknown)) continue;
         exits->push_back(index);
         break;

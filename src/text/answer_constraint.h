@@ -1,8 +1,11 @@
 // Keeps a running answer within a grammar (answer_grammar.h): which tokens may come next.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -53,12 +56,23 @@ class AnswerConstraint {
     std::vector<int32_t> exits;  // nodes of the trie
   };
 
+  // By byte: a node, perhaps with kTakes, or one of the following.
+  struct Row {
+    std::array<int32_t, 256> reached;
+    std::optional<bool> loops;  // see LoopsOnText; empty: not known yet
+  };
+  static constexpr int32_t kDead = -1;
+  static constexpr int32_t kManyWays = -2;  // ask Step
+  static constexpr int32_t kTakes = 1 << 30;
+
   int32_t LinkOf(const Frame& frame);
   void ForgetLinks(size_t count);
   void KeepOnlyLinksInUse();
   void Step(const Frame& frame, uint8_t byte, size_t first, std::vector<Frame>& next);
   bool CanReturn(const Frame& frame, int32_t parent) const;
   bool CanContinue(const Frame& frame) const;
+  Row& RowOf(int32_t node);
+  bool LoopsOnText(int32_t node);
   int64_t Walk(int32_t root, const Frame& frame, std::vector<uint64_t>& bits,
                std::vector<int32_t>* exits);
   const FrameMask& MaskOf(const Frame& frame, FrameMask& scratch);
@@ -78,6 +92,8 @@ class AnswerConstraint {
   std::unordered_map<Frame, FrameMask, FrameHash> masks_;
   std::vector<Frame> masked_readings_;  // what allowed_ holds for
   std::vector<uint64_t> allowed_;
+  std::deque<Row> rows_;
+  std::unordered_map<int32_t, int32_t> row_of_;  // by node
   std::vector<Frame> walk_frames_;
   std::vector<std::pair<size_t, size_t>> walk_ranges_;
 };

@@ -8,7 +8,7 @@
 namespace winnow {
 namespace {
 
-constexpr size_t kLongestToken = 256;  // bytes; longer ones are left out
+constexpr size_t kLongestToken = 253;  // bytes; longer ones are left out
 
 bool MayBeUtf8(std::string_view bytes) {
   return std::none_of(bytes.begin(), bytes.end(), [](char byte) {
@@ -26,7 +26,7 @@ TokenTrie::TokenTrie(const Tokenizer& tokenizer) {
     const std::string& bytes = tokenizer.TokenBytes(token);
     const std::optional<int32_t> added = tokenizer.FindToken(bytes);
     const bool is_marker = added == token || tokenizer.IsSpecial(token);
-    if (!bytes.empty() && bytes.size() < kLongestToken && MayBeUtf8(bytes)) {
+    if (!bytes.empty() && bytes.size() <= kLongestToken && MayBeUtf8(bytes)) {
       if (is_marker) bytes_ += kMarkerByte;
       bytes_ += bytes;
       order.push_back(token);
@@ -38,7 +38,7 @@ TokenTrie::TokenTrie(const Tokenizer& tokenizer) {
     return order != 0 ? order < 0 : left < right;
   });
 
-  nodes_.push_back({0, 0, 0, 0});
+  nodes_.push_back({0, 0, kNoText, 0, 0});
   std::vector<int32_t> path = {0};  // nodes from the root to the last one
   std::string_view previous;
   for (int32_t token : order) {
@@ -52,21 +52,55 @@ TokenTrie::TokenTrie(const Tokenizer& tokenizer) {
     }
     for (size_t depth = shared; depth < spelling.size(); ++depth) {
       path.push_back(static_cast<int32_t>(nodes_.size()));
-      nodes_.push_back({static_cast<uint8_t>(spelling[depth]), static_cast<uint16_t>(depth + 1), 0,
-                        static_cast<int32_t>(tokens_.size())});
+      nodes_.push_back({static_cast<uint8_t>(spelling[depth]), static_cast<uint8_t>(depth + 1),
+                        kNoText, 0, static_cast<int32_t>(tokens_.size())});
     }
     tokens_.push_back(token);
     longest_ = std::max(longest_, static_cast<int32_t>(spelling.size()));
     previous = spelling;
   }
   for (int32_t node : path) nodes_[node].end = static_cast<int32_t>(nodes_.size());
+  std::vector<uint8_t> heights(nodes_.size());
+  for (size_t node = nodes_.size(); node-- > 0;) {
+    Node& parent = nodes_[node];
+    int height = 0;
+    for (size_t child = node + 1; static_cast<int32_t>(child) < parent.end;
+         child = nodes_[child].end) {
+      height = std::max(height, heights[child] + 1);
+    }
+    heights[node] = static_cast<uint8_t>(height);
+    if (IsText(static_cast<int32_t>(node), 0, 0, 0)) parent.text_height = heights[node];
+  }
 }
 
-std::span<const int32_t> TokenTrie::TokensAt(int32_t node) const {
-  const size_t first = nodes_[node].first_token;
-  const size_t last =
-      static_cast<size_t>(node) + 1 < nodes_.size() ? nodes_[node + 1].first_token : tokens_.size();
-  return std::span(tokens_).subspan(first, last - first);
+// Whether all below `node` is plain text where `tail` bytes of a character are still to come, the
+// first of them in [lowest, highest]. Children that are whole characters were decided before.
+bool TokenTrie::IsText(int32_t node, int tail, uint8_t lowest, uint8_t highest) const {
+  for (int32_t child = node + 1; child < nodes_[node].end; child = nodes_[child].end) {
+    const uint8_t byte = nodes_[child].byte;
+    bool is_text = false;
+    if (tail > 0) {
+      is_text =
+          byte >= lowest && byte <= highest &&
+          (tail == 1 ? nodes_[child].text_height != kNoText : IsText(child, tail - 1, 0x80, 0xBF));
+    } else if (byte < 0x80) {
+      is_text = byte >= 0x20 && byte != '"' && byte != '\\' && byte != '<' && byte != '/' &&
+                nodes_[child].text_height != kNoText;
+    } else if (byte >= 0xC2 && byte <= 0xF4) {
+      is_text = IsText(child,
+                       byte < 0xE0   ? 1
+                       : byte < 0xF0 ? 2
+                                     : 3,
+                       byte == 0xE0   ? 0xA0
+                       : byte == 0xF0 ? 0x90
+                                      : 0x80,
+                       byte == 0xED   ? 0x9F
+                       : byte == 0xF4 ? 0x8F
+                                      : 0xBF);
+    }
+    if (!is_text) return false;
+  }
+  return true;
 }
 
 std::string_view TokenTrie::Spelling(int32_t token) const {

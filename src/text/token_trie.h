@@ -23,14 +23,20 @@ class TokenTrie {
   // A place in the tree. Node 0 is the empty text; nodes lie in depth-first order, children by
   // byte.
   struct Node {
-    uint8_t byte;         // that leads here
-    uint16_t depth;       // bytes
+    uint8_t byte;   // that leads here
+    uint8_t depth;  // bytes
+    // How many bytes the longest spelling below has from here on, if all that is below, read from
+    // the beginning of a character, is plain text: valid UTF-8, perhaps cut off, with no control
+    // characters and none of " \\ < /. Otherwise kNoText.
+    uint8_t text_height;
     int32_t end;          // the first node behind the subtree
-    int32_t first_token;  // tokens that end here are tokens()[first_token, next node's)
+    int32_t first_token;  // of those that end here or below, in their order
   };
+  static constexpr uint8_t kNoText = 255;
   std::span<const Node> nodes() const { return nodes_; }
-  // The tokens that are spelled as `node`, a few at most.
-  std::span<const int32_t> TokensAt(int32_t node) const;
+  // The tokens that are spelled as `node`; those and the tokens below.
+  std::span<const int32_t> TokensAt(int32_t node) const { return Tokens(node, node + 1); }
+  std::span<const int32_t> TokensFrom(int32_t node) const { return Tokens(node, nodes_[node].end); }
 
   // How a token is spelled; empty for those left out.
   std::string_view Spelling(int32_t token) const;
@@ -42,6 +48,14 @@ class TokenTrie {
   int32_t longest() const { return longest_; }  // bytes of a spelling
 
  private:
+  std::span<const int32_t> Tokens(int32_t first_node, int32_t last_node) const {
+    const auto place = [this](int32_t node) {
+      return static_cast<size_t>(node) < nodes_.size() ? nodes_[node].first_token : tokens_.size();
+    };
+    return std::span(tokens_).subspan(place(first_node), place(last_node) - place(first_node));
+  }
+  bool IsText(int32_t node, int tail, uint8_t lowest, uint8_t highest) const;
+
   std::vector<Node> nodes_;
   std::vector<int32_t> tokens_;   // in the order of their nodes
   std::string bytes_;             // of all spellings
