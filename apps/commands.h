@@ -15,5 +15,7 @@ void AddTokenize(CLI::App& app, int* exit_code);
 void AddVerify(CLI::App& app, int* exit_code);
 void AddBench(CLI::App& app, int* exit_code);
 void AddEval(CLI::App& app, int* exit_code);
+void AddServe(CLI::App& app, int* exit_code);
+void AddUsage(CLI::App& app, int* exit_code);
 
 }  // namespace winnow::apps

@@ -21,6 +21,8 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   winnow::apps::AddGenerate(app, &exit_code);
   winnow::apps::AddChat(app, &exit_code);
+  winnow::apps::AddServe(app, &exit_code);
+  winnow::apps::AddUsage(app, &exit_code);
   winnow::apps::AddInspect(app, &exit_code);
   winnow::apps::AddLogits(app, &exit_code);
   winnow::apps::AddTokenize(app, &exit_code);
