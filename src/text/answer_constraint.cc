@@ -14,9 +14,11 @@
 namespace winnow {
 namespace {
 
-constexpr size_t kMaxReadings = 1024;  // more are not followed
-constexpr size_t kMaxLinks = 4096;     // before those not in use are dropped
-constexpr size_t kMaxMasks = 64;       // a mask is a bit for each token
+// More readings than these are not followed: within a token, and from one to the next.
+constexpr size_t kMaxReadings = 1024;
+constexpr size_t kKeptReadings = 32;
+constexpr size_t kMaxLinks = 4096;  // before those not in use are dropped
+constexpr size_t kMaxMasks = 64;    // a mask is a bit for each token
 constexpr size_t kMaxRows = 512;
 constexpr int64_t kDearWalk = 2000;  // nodes of the trie
 
@@ -165,6 +167,7 @@ bool AnswerConstraint::Accept(int32_t token) {
     readings.swap(next);
   }
   if (readings.empty()) return false;
+  if (readings.size() > kKeptReadings) readings.resize(kKeptReadings);
   readings_ = std::move(readings);
   if (links_.size() > kMaxLinks) KeepOnlyLinksInUse();
   return true;

@@ -3,6 +3,7 @@
 #include "text/byte_grammar.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "base/check.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr int64_t kMaxNodes = 1 << 17;
 constexpr int64_t kMaxEdges = 1 << 20;
+constexpr int kMaxReadings = 32;       // that one byte begins at one node
 constexpr int64_t kMaxWork = 1 << 24;  // members of subsets looked at
 
 // UTF-8 of a code point with `length` bytes.
@@ -358,9 +360,8 @@ bool GrammarBuilder::FindFirstBytes() {
 
 // Where one byte begins several calls, readings multiply. That ends when the calls do, unless they
 // lead back here.
-bool GrammarBuilder::HasBoundedReadings() {
-  const size_t num_rules = grammar_.rules.size();
-  std::vector<std::vector<int32_t>> callees(num_rules);
+Status GrammarBuilder::CheckReadings(std::string_view what) {
+  std::vector<std::vector<int32_t>> callees(grammar_.rules.size());
   for (const GrammarNode& node : grammar_.nodes) {
     for (int32_t call = node.first_call; call < node.first_call + node.num_calls; ++call) {
       callees[node.rule].push_back(grammar_.calls[call].rule);
@@ -371,13 +372,14 @@ bool GrammarBuilder::HasBoundedReadings() {
     list.erase(std::unique(list.begin(), list.end()), list.end());
   }
   const auto reaches = [&](int32_t from, int32_t to) {
-    std::vector<bool> seen(num_rules);
+    std::vector<bool> seen(callees.size());
     std::vector<int32_t> queue = {from};
     seen[from] = true;
     while (!queue.empty()) {
       const int32_t rule = queue.back();
       queue.pop_back();
       if (rule == to) return true;
+      work_ += std::ssize(callees[rule]) + 1;
       for (int32_t callee : callees[rule]) {
         if (!seen[callee]) queue.push_back(callee);
         seen[callee] = true;
@@ -386,37 +388,44 @@ bool GrammarBuilder::HasBoundedReadings() {
     return false;
   };
   std::map<std::pair<int32_t, int32_t>, bool> known;
-  int64_t work = 0;
   for (const GrammarNode& node : grammar_.nodes) {
-    std::bitset<256> once;
-    std::bitset<256> twice;
+    std::array<int, 256> readings{};
     for (int32_t edge = node.first_edge; edge < node.first_edge + node.num_edges; ++edge) {
       for (int byte = grammar_.edges[edge].first; byte <= grammar_.edges[edge].last; ++byte) {
-        once.set(byte);
+        ++readings[byte];
       }
     }
     for (int32_t call = node.first_call; call < node.first_call + node.num_calls; ++call) {
       const std::bitset<256>& bytes = grammar_.rules[grammar_.calls[call].rule].first_bytes;
-      twice |= once & bytes;
-      once |= bytes;
+      for (int byte = 0; byte < 256; ++byte) readings[byte] += bytes[byte];
     }
-    if (twice.none()) continue;
+    const int most = *std::max_element(readings.begin(), readings.end());
+    if (most > kMaxReadings) {
+      return Unsupported(fmt::format("{}: {} alternatives that begin alike, expected at most {}",
+                                     what, most, kMaxReadings));
+    }
+    if (most <= 1) continue;
     for (int32_t call = node.first_call; call < node.first_call + node.num_calls; ++call) {
       const int32_t rule = grammar_.calls[call].rule;
-      if ((grammar_.rules[rule].first_bytes & twice).none()) continue;
+      const std::bitset<256>& bytes = grammar_.rules[rule].first_bytes;
+      bool is_shared = false;
+      for (int byte = 0; byte < 256; ++byte) is_shared |= bytes[byte] && readings[byte] > 1;
+      if (!is_shared) continue;
       const auto [entry, is_new] = known.try_emplace({rule, node.rule}, false);
-      if (is_new) {
-        work += static_cast<int64_t>(num_rules);
-        if (work > kMaxWork) {
-          is_too_large_ = true;
-          return true;
-        }
-        entry->second = reaches(rule, node.rule);
+      if (is_new) entry->second = reaches(rule, node.rule);
+      if (entry->second) {
+        return Unsupported(
+            fmt::format("{}: alternatives that begin alike and contain themselves, expected ones "
+                        "that differ in the value of their first property",
+                        what));
       }
-      if (entry->second) return false;
+      if (work_ > kMaxWork) {
+        is_too_large_ = true;
+        return OkStatus();
+      }
     }
   }
-  return true;
+  return OkStatus();
 }
 
 Result<ByteGrammar> GrammarBuilder::Finish(std::string_view what) {
@@ -436,12 +445,7 @@ Result<ByteGrammar> GrammarBuilder::Finish(std::string_view what) {
     return InvalidArgument(
         fmt::format("{}: a $ref leads to itself, expected a value in between", what));
   }
-  if (!HasBoundedReadings()) {
-    return Unsupported(
-        fmt::format("{}: alternatives that begin alike and contain themselves, expected ones that "
-                    "differ in the value of their first property",
-                    what));
-  }
+  WINNOW_TRY(CheckReadings(what));
   if (is_too_large_) return too_large();
   return std::move(grammar_);
 }

@@ -110,8 +110,9 @@ class GrammarBuilder {
   bool is_too_large() const { return is_too_large_; }
 
   // Takes out what leads to no end. kInvalidArgument if no text is left, a rule begins with itself,
-  // or a limit was passed; kUnsupported if readings that begin alike contain themselves, so that
-  // their number would grow without bound. `what` names the source in errors.
+  // or a limit was passed; kUnsupported if more than 32 calls begin alike, or such contain
+  // themselves, so that the number of readings would grow without bound. `what` names the source in
+  // errors.
   Result<ByteGrammar> Finish(std::string_view what);
 
  private:
@@ -119,7 +120,7 @@ class GrammarBuilder {
 
   void Prune();
   bool FindFirstBytes();
-  bool HasBoundedReadings();
+  Status CheckReadings(std::string_view what);
 
   ByteGrammar grammar_;
   int64_t work_ = 0;

@@ -122,8 +122,9 @@ Result<SchemaRules::Resolved> SchemaRules::Resolve(const json::value& schema,
 Result<SchemaRules::Resolved> SchemaRules::ResolveAt(const json::value& schema,
                                                      const std::string& path, int depth) {
   if (depth > kMaxDepth) {
-    return InvalidArgument(fmt::format(
-        "{}: more than {} references in each other, expected a value in between", path, kMaxDepth));
+    return InvalidArgument(
+        fmt::format("{}: more than {} references in each other, expected a value in between", what_,
+                    kMaxDepth));
   }
   if (const bool* allows = schema.if_bool()) return *allows ? &kAnything : &kNothing;
   if (!schema.is_object()) return WrongKind(path, schema, "a schema");
@@ -170,7 +171,7 @@ Result<SchemaRules::Resolved> SchemaRules::Merge(Resolved left, Resolved right,
   if (known != merges_.end()) return known->second;
   if (std::ssize(merges_) >= kMaxMerges) {
     return InvalidArgument(
-        fmt::format("{}: more than {} schemas to merge, expected fewer", path, kMaxMerges));
+        fmt::format("{}: more than {} schemas to merge, expected fewer", what_, kMaxMerges));
   }
   // Whoever forbids other members means those of the other schema too.
   for (const auto& [closed, open] : {std::pair(left, right), std::pair(right, left)}) {
@@ -230,17 +231,17 @@ Result<const json::value*> SchemaRules::Target(std::string_view reference,
   return target;
 }
 
-Status SchemaRules::CountPart(const ByteNfa& nfa, const std::string& path, int depth) {
+Status SchemaRules::CountPart(const ByteNfa& nfa, int depth) {
   if (depth > kMaxDepth) {
     return InvalidArgument(
         fmt::format("{}: more than {} alternatives in each other, expected a value in between",
-                    path, kMaxDepth));
+                    what_, kMaxDepth));
   }
   if (++num_parts_ > kMaxParts || nfa.size() > kMaxRuleStates) {
     return InvalidArgument(
         fmt::format("{}: too large once its references and alternatives are "
                     "written out, expected at most {} parts and {} states",
-                    path, kMaxParts, kMaxRuleStates));
+                    what_, kMaxParts, kMaxRuleStates));
   }
   return OkStatus();
 }
@@ -313,7 +314,7 @@ Result<std::vector<const json::value*>> SchemaRules::Literals(Resolved schema,
 
 Status SchemaRules::AddInline(ByteNfa& nfa, int32_t from, Resolved schema, TypeSet types,
                               const std::string& path, int32_t to, int depth) {
-  WINNOW_TRY(CountPart(nfa, path, depth));
+  WINNOW_TRY(CountPart(nfa, depth));
   if (Find(*schema, "anyOf") != nullptr || Find(*schema, "oneOf") != nullptr) {
     return ForAlternatives(schema, path, [&](Resolved alternative, const std::string& its_path) {
       return AddInline(nfa, from, alternative, types, its_path, to, depth + 1);
@@ -589,7 +590,7 @@ Status SchemaRules::AddRawString(ByteNfa& nfa, int32_t from, const json::value* 
 
 Status SchemaRules::AddRawInline(ByteNfa& nfa, int32_t from, Resolved schema, const RawEnd& end,
                                  const std::string& path, int32_t to, int depth) {
-  WINNOW_TRY(CountPart(nfa, path, depth));
+  WINNOW_TRY(CountPart(nfa, depth));
   if (Find(*schema, "anyOf") != nullptr || Find(*schema, "oneOf") != nullptr) {
     return ForAlternatives(schema, path, [&](Resolved alternative, const std::string& its_path) {
       return AddRawInline(nfa, from, alternative, end, its_path, to, depth + 1);

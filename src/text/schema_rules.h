@@ -104,7 +104,7 @@ class SchemaRules {
                    int32_t to);
   Status AddRawInline(ByteNfa& nfa, int32_t from, Resolved schema, const RawEnd& end,
                       const std::string& path, int32_t to, int depth);
-  Status CountPart(const ByteNfa& nfa, const std::string& path, int depth);
+  Status CountPart(const ByteNfa& nfa, int depth);
 
   GrammarBuilder& builder_;
   JsonRules& json_;
