@@ -9,6 +9,7 @@ void AddBench(CLI::App& app, int* exit_code) {
   bench->require_subcommand(1);
   AddBenchContext(*bench, exit_code);
   AddBenchKernels(*bench, exit_code);
+  AddBenchServe(*bench, exit_code);
 }
 
 }  // namespace winnow::apps
