@@ -16,6 +16,7 @@ void AddVerify(CLI::App& app, int* exit_code);
 void AddBench(CLI::App& app, int* exit_code);
 void AddEval(CLI::App& app, int* exit_code);
 void AddServe(CLI::App& app, int* exit_code);
+void AddBatch(CLI::App& app, int* exit_code);
 void AddUsage(CLI::App& app, int* exit_code);
 
 }  // namespace winnow::apps

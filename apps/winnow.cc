@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
   winnow::apps::AddGenerate(app, &exit_code);
   winnow::apps::AddChat(app, &exit_code);
   winnow::apps::AddServe(app, &exit_code);
+  winnow::apps::AddBatch(app, &exit_code);
   winnow::apps::AddUsage(app, &exit_code);
   winnow::apps::AddInspect(app, &exit_code);
   winnow::apps::AddLogits(app, &exit_code);
