@@ -1,5 +1,7 @@
 #include "server/admission.h"
 
+#include <openssl/evp.h>
+
 #include <algorithm>
 
 #include "base/text.h"
@@ -9,6 +11,7 @@ namespace winnow::server {
 namespace {
 
 constexpr size_t kMaxRequestId = 128;
+constexpr size_t kMaxBasic = 4096;
 
 bool EqualsIgnoringCase(std::string_view a, std::string_view b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](unsigned char x, unsigned char y) {
@@ -22,17 +25,40 @@ bool Contains(const std::vector<std::string>& list, std::string_view value) {
   });
 }
 
-// The key of "Authorization: Bearer KEY" or "x-api-key: KEY".
-std::string_view ShownKey(const HttpRequest& request) {
-  std::string_view value = request.Header("authorization");
-  constexpr std::string_view kBearer = "bearer ";
-  if (value.size() > kBearer.size() &&
-      EqualsIgnoringCase(value.substr(0, kBearer.size()), kBearer)) {
-    value.remove_prefix(kBearer.size());
-    while (value.starts_with(' ')) value.remove_prefix(1);
-    return value;
+// What follows the scheme in "SCHEME value", if `value` has that scheme.
+std::optional<std::string_view> AfterScheme(std::string_view value, std::string_view scheme) {
+  if (value.size() <= scheme.size() || value[scheme.size()] != ' ' ||
+      !EqualsIgnoringCase(value.substr(0, scheme.size()), scheme)) {
+    return std::nullopt;
   }
-  return request.Header("x-api-key");
+  value.remove_prefix(scheme.size());
+  while (value.starts_with(' ')) value.remove_prefix(1);
+  return value;
+}
+
+// The password in base64 of "user:password"; empty if it is none.
+std::string BasicPassword(std::string_view encoded) {
+  if (encoded.size() > kMaxBasic || encoded.size() % 4 != 0) return {};
+  std::string text(encoded.size() / 4 * 3 + 1, '\0');
+  const int size = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(text.data()),
+                                   reinterpret_cast<const unsigned char*>(encoded.data()),
+                                   static_cast<int>(encoded.size()));
+  if (size < 0) return {};
+  // The padding comes out as zeros.
+  text.resize(static_cast<size_t>(size));
+  const size_t padding = encoded.size() - std::min(encoded.find('='), encoded.size());
+  text.resize(text.size() - std::min(padding, text.size()));
+  const size_t colon = text.find(':');
+  return colon == std::string::npos ? std::string() : text.substr(colon + 1);
+}
+
+// The key of "Authorization: Bearer KEY" or "x-api-key: KEY", or the password that a browser asked
+// for.
+std::string ShownKey(const HttpRequest& request) {
+  const std::string_view value = request.Header("authorization");
+  if (const auto key = AfterScheme(value, "bearer")) return std::string(*key);
+  if (const auto basic = AfterScheme(value, "basic")) return BasicPassword(*basic);
+  return std::string(request.Header("x-api-key"));
 }
 
 }  // namespace
@@ -98,7 +124,7 @@ std::optional<ApiError> Admission::CheckOrigin(const HttpRequest& request, bool 
 
 std::optional<ApiError> Admission::CheckKey(const Route& route, HttpRequest* request) const {
   if (keys_.empty() || route.open) return std::nullopt;
-  const std::string_view shown = ShownKey(*request);
+  const std::string shown = ShownKey(*request);
   const std::optional<std::string> name = keys_.NameOf(shown);
   if (!name) {
     return ApiError{.status = 401,
@@ -148,7 +174,12 @@ std::optional<HttpResponse> Admission::Decide(const AdmissionState& state,
   // Whether a path exists is no business of those without a key.
   static const Route kNoRoute{};
   if (auto error = CheckKey(match.route != nullptr ? *match.route : kNoRoute, request)) {
-    return refuse(*error);
+    HttpResponse response = refuse(*error);
+    // A browser that opens the page asks its user; programs know what to do.
+    response.headers.emplace_back(
+        "WWW-Authenticate",
+        request->path == "/" ? "Basic realm=\"Winnow: API key as password\"" : "Bearer");
+    return response;
   }
   if (match.allowed.empty()) {
     return refuse({.status = 404,
