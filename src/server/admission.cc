@@ -175,10 +175,10 @@ std::optional<HttpResponse> Admission::Decide(const AdmissionState& state,
   static const Route kNoRoute{};
   if (auto error = CheckKey(match.route != nullptr ? *match.route : kNoRoute, request)) {
     HttpResponse response = refuse(*error);
-    // A browser that opens the page asks its user; programs know what to do.
-    response.headers.emplace_back(
-        "WWW-Authenticate",
-        request->path == "/" ? "Basic realm=\"Winnow: API key as password\"" : "Bearer");
+    if (request->path == "/") {  // a browser then asks its user
+      response.headers.emplace_back("WWW-Authenticate",
+                                    "Basic realm=\"Winnow: an API key as password\"");
+    }
     return response;
   }
   if (match.allowed.empty()) {
