@@ -319,6 +319,7 @@ bool AnswerParser::ReadOpening(AnswerPiece& piece) {
     return true;
   }
   verbatim_ = Take(cursor.position());
+  told_in_block_ = false;
   BeginCall(head, piece);
   return true;
 }
@@ -331,7 +332,8 @@ bool AnswerParser::ReadBlock(AnswerPiece& piece) {
   if (found == Found::kYes) {
     found = cursor.Skip(is_v32 ? kEnd32 : kEnd31);
     if (found == Found::kYes) {
-      Take(cursor.position());
+      const std::string end = Take(cursor.position());
+      if (!told_in_block_) piece.text += end;
       state_ = State::kContent;
       return true;
     }
@@ -375,7 +377,7 @@ void AnswerParser::BeginCall(const Head& head, AnswerPiece& piece) {
     state_ = State::kWholeCall;
     return;
   }
-  piece.tool_calls.push_back({num_calls_++, name_, "{"});
+  TellCall("{", piece);
   if (head.ends) {
     EndCall(piece);
   } else {
@@ -402,6 +404,11 @@ bool AnswerParser::BeginArgument(const Head& head, AnswerPiece& piece) {
 void AnswerParser::EndCall(AnswerPiece& piece) {
   TellArguments("}", piece);
   state_ = format_ == ChatFormat::kDeepSeekV32 ? State::kBlock : State::kContent;
+}
+
+void AnswerParser::TellCall(std::string_view arguments, AnswerPiece& piece) {
+  piece.tool_calls.push_back({num_calls_++, name_, std::string(arguments)});
+  told_in_block_ = true;
 }
 
 void AnswerParser::TellArguments(std::string_view arguments, AnswerPiece& piece) {
@@ -461,7 +468,7 @@ bool AnswerParser::ScanWholeCall(AnswerPiece& piece) {
   const std::string end = Take(tag);
   const Result<json::value> arguments = ParseJson(value_, "arguments");
   if (arguments.ok() && arguments->is_object()) {
-    piece.tool_calls.push_back({num_calls_++, name_, value_});
+    TellCall(value_, piece);
   } else {
     piece.text += verbatim_ + value_ + end;
   }
@@ -481,6 +488,8 @@ AnswerPiece AnswerParser::Flush() {
       piece.text = std::move(rest);
       break;
     case State::kBlock:
+      if (!told_in_block_) piece.text = std::move(rest);
+      break;
     case State::kArguments:
       break;
     case State::kText:
@@ -493,7 +502,7 @@ AnswerPiece AnswerParser::Flush() {
     case State::kWholeCall:
       value_ += rest;
       if (Trimmed(value_).starts_with('{')) {
-        piece.tool_calls.push_back({num_calls_++, name_, value_});
+        TellCall(value_, piece);
       } else {
         piece.text = verbatim_ + value_;
       }

@@ -90,6 +90,7 @@ class AnswerParser {
   void BeginCall(const Head& head, AnswerPiece& piece);
   bool BeginArgument(const Head& head, AnswerPiece& piece);
   void EndCall(AnswerPiece& piece);
+  void TellCall(std::string_view arguments, AnswerPiece& piece);
   void TellArguments(std::string_view arguments, AnswerPiece& piece);
   std::string Take(size_t length);
   size_t DecidedLength(std::string_view tag, size_t& found) const;
@@ -100,6 +101,7 @@ class AnswerParser {
   State state_;
   std::string pending_;  // not decided on
   int64_t num_calls_ = 0;
+  bool told_in_block_ = false;  // some call of the tags around all
   std::string name_;            // of the call under way
   std::set<std::string> keys_;  // of its arguments
   std::string key_;             // of the argument under way

@@ -448,6 +448,17 @@ void JsonRules::AddName(ByteNfa& nfa, int32_t from, const std::vector<std::strin
   }
 }
 
+int32_t JsonRules::Name() {
+  if (name_ >= 0) return name_;
+  ByteNfa nfa;
+  const int32_t start = nfa.AddState();
+  const int32_t end = nfa.AddState();
+  AddName(nfa, start, {}, end);
+  name_ = builder_.AddRule();
+  builder_.Define(name_, nfa, start, end);
+  return name_;
+}
+
 int32_t JsonRules::Object(int depth) {
   if (objects_[depth] >= 0) return objects_[depth];
   const int32_t rule = objects_[depth] = builder_.AddRule();
@@ -461,7 +472,7 @@ int32_t JsonRules::Object(int depth) {
   const int32_t close = nfa.AddState();
   nfa.AddBytes(open, '}', '}', end);
   AddSpace(nfa, open, name);
-  AddName(nfa, name, {}, colon);
+  nfa.AddCall(name, Name(), colon);
   nfa.AddCall(Colon(nfa, colon), Value(depth - 1), behind);
   AddSpace(nfa, nfa.Spell(behind, ","), name);
   AddSpace(nfa, behind, close);

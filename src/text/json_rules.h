@@ -81,12 +81,14 @@ class JsonRules {
 
  private:
   int32_t Space();
+  int32_t Name();
   void AddStringBody(ByteNfa& nfa, int32_t body, bool is_counted, int32_t end);
   int32_t DefineNumber(bool is_integer);
 
   GrammarBuilder& builder_;
   JsonStyle style_;
   int32_t space_ = -1;
+  int32_t name_ = -1;
   int32_t string_ = -1;
   int32_t number_ = -1;
   int32_t integer_ = -1;

@@ -239,7 +239,10 @@ TEST(DeepSeekV31Answers, BecomeCalls) {
 TEST(DeepSeekV31Answers, ThatBreakTheFormAreText) {
   const std::string call =
       "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>[1]<｜tool▁call▁end｜>";
-  EXPECT_EQ(V31(call + "<｜tool▁calls▁end｜>"), (Parsed{"", call, {}}));
+  EXPECT_EQ(V31(call + "<｜tool▁calls▁end｜>"), (Parsed{"", call + "<｜tool▁calls▁end｜>", {}}));
+  EXPECT_EQ(
+      V31(call + "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+      (Parsed{"", call, {{"g", "{}"}}}));
   const std::string other = "<｜tool▁calls▁begin｜>f<｜tool▁calls▁end｜>";
   EXPECT_EQ(V31(other), (Parsed{"", other, {}}));
 }
