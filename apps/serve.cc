@@ -56,7 +56,7 @@ int Serve(const ServerOptions& options) {
   fmt::print(stderr, "winnow: listening on {}\n", server->address());
   const Status status = server->Run();
   if (!status.ok()) return Report(status);
-  return 0;
+  return g_signals.load() > 1 ? kInterrupted : 0;
 }
 
 void AddNetworkOptions(CLI::App& command, ServerOptions* options) {

@@ -162,7 +162,7 @@ bool Generations::Pull(std::string* bytes) {
   const bool more = Take(bytes);
   if (error_) {
     writer_->Fail(*error_, bytes);
-    for (Choice& choice : choices_) choice.stream.Cancel();
+    Cancel();
   } else if (!more) {
     writer_->End(Total(), bytes);
   }
@@ -189,12 +189,16 @@ std::optional<HttpResponse> Generations::Poll() {
   HttpResponse response;
   if (error_) {
     response = ErrorResponse(*error_, writer_->error_style(), request_id_);
-    for (Choice& choice : choices_) choice.stream.Cancel();
+    Cancel();
   } else {
     response.body = writer_->Whole(Total());
   }
   Finish();
   return response;
+}
+
+void Generations::Cancel() {
+  for (Choice& choice : choices_) choice.stream.Cancel();
 }
 
 void Generations::Abandon() {

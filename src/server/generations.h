@@ -31,6 +31,7 @@ class Generations : public Source, public Later, public std::enable_shared_from_
   bool Pull(std::string* bytes) override;
   void KeepAlive(std::string* bytes) override;
   std::optional<HttpResponse> Poll() override;
+  void Cancel() override;
   void Abandon() override;
 
  private:

@@ -241,6 +241,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
     }
     if (now >= keep_alive_at_) Signal();
   }
+  void CancelAnswer() {
+    if (exchange_ && exchange_->source) exchange_->source->Cancel();
+    if (exchange_ && exchange_->later) exchange_->later->Cancel();
+  }
   // Ends it unless a request is being read or answered.
   void EndIfIdle() {
     if (idle_) Kill();
@@ -286,6 +290,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   int64_t received_ = 0;
   int64_t sent_ = 0;     // of the current answer
   int status_ = 0;       // of the current answer; 0 before it begins
+  std::shared_ptr<Exchange> exchange_;  // of the request that is being answered
   bool eof_ = false;     // nothing more will arrive
   bool killed_ = false;  // nothing more can be sent
   bool late_ = false;    // a polite deadline has passed
@@ -608,9 +613,11 @@ Awaitable<bool> Connection::Request() {
   shape.response_headers = request.response_headers;
   shape.record = request.record;
   auto exchange = std::make_shared<Exchange>(server_.weak_from_this(), weak_from_this());
+  exchange_ = exchange;
   server_.busy.fetch_add(1);
   server_.hooks.handle(std::move(request), Responder(exchange));
   const bool sent = co_await Respond(exchange, shape);
+  exchange_.reset();
   server_.busy.fetch_sub(1);
   Done(shape, sent);
   co_return sent && !close_after_;
@@ -940,6 +947,12 @@ void HttpServer::Drain(double seconds, std::function<void()> drained) {
     state->drain_deadline = In(seconds);
     state->drained = std::move(drained);
     for (const auto& connection : state->connections) connection->EndIfIdle();
+  });
+}
+
+void HttpServer::CancelAnswers() {
+  Post([state = state_.get()] {
+    for (const auto& connection : state->connections) connection->CancelAnswer();
   });
 }
 

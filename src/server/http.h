@@ -64,6 +64,8 @@ class Source {
   virtual bool Pull(std::string* bytes) = 0;
   // Appends what to send after a while of silence; may append nothing.
   virtual void KeepAlive(std::string* bytes) = 0;
+  // The server ends: what follows should be little.
+  virtual void Cancel() {}
   // The client has gone, or the server ends: nothing is pulled after this.
   virtual void Abandon() = 0;
 };
@@ -73,6 +75,7 @@ class Later {
  public:
   virtual ~Later() = default;
   virtual std::optional<HttpResponse> Poll() = 0;
+  virtual void Cancel() {}
   virtual void Abandon() = 0;
 };
 
@@ -155,6 +158,8 @@ class HttpServer {
   // the io thread when none is busy, or when `seconds` have passed. To be called
   // once.
   void Drain(double seconds, std::function<void()> drained);
+  // Cancels what connections wait for.
+  void CancelAnswers();
   // Ends all connections, abandoning what they wait for; new ones are taken still.
   void EndConnections();
   // The same, and has Run return.

@@ -34,7 +34,7 @@ using server::HttpResponse;
 using server::RequestRecord;
 using server::Responder;
 
-constexpr double kLastSeconds = 2.0;  // for cancelled generations to tell what they cost
+constexpr double kLastSeconds = 2.0;  // for cancelled answers to end
 
 bool IsLoopback(const std::string& host) {
   return host == "localhost" || host.starts_with("127.") || host == "::1";
@@ -311,14 +311,20 @@ Status Server::Run() {
     while (!drained && state.stops.load() < 2)
       changed.wait_for(lock, std::chrono::milliseconds(50));
     lock.unlock();
-    // What is left is cancelled with its connections.
-    state.http->EndConnections();
-    const auto deadline =
-        std::chrono::steady_clock::now() + std::chrono::duration<double>(kLastSeconds);
-    while (state.service.open_answers.use_count() > 1 &&
-           std::chrono::steady_clock::now() < deadline && state.stops.load() < 2) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    const auto wait_for = [&state](const std::function<bool()>& done) {
+      const auto deadline =
+          std::chrono::steady_clock::now() + std::chrono::duration<double>(kLastSeconds);
+      while (!done() && state.stops.load() < 2 && std::chrono::steady_clock::now() < deadline) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+    };
+    // What still runs is told to end, and its clients why.
+    if (!drained) {
+      state.http->CancelAnswers();
+      wait_for([&state] { return state.http->counts().busy == 0; });
     }
+    state.http->EndConnections();
+    wait_for([&state] { return state.service.open_answers.use_count() == 1; });
   }
   state.http->Stop();
   io.join();
