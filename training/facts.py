@@ -415,8 +415,9 @@ class World:
                 self._add(fact.value, "person", self._attribute("person"))
 
     def _new_subject(self, family: str, like: "Fact | None") -> str:
-        while (who := neighbour(self.r, like.subject) if like else subject(self.r, family)) in self.of:
-            pass
+        who, tries = neighbour(self.r, like.subject) if like else subject(self.r, family), 0
+        while who in self.of:  # all that is called nearly the same may be there: then another
+            who, tries = neighbour(self.r, like.subject) if like and tries < 4 else subject(self.r, family), tries + 1
         self.of[who] = []
         return who
 

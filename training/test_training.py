@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODEL = os.path.join(HERE, "..", "models", "winnow-nano")
@@ -27,6 +28,7 @@ try:
     import checkpoint
     import conversations
     import facts
+    import mentions
     import model as training_model
 except ImportError as missing:
     print(f"skipped: {missing}")
@@ -93,6 +95,27 @@ class Conversations(unittest.TestCase):
             world = facts.World(random.Random(seed), 20)
             who, attribute = world.missing()
             self.assertFalse(any(f.subject == who and f.attribute.name == attribute.name for f in world.facts))
+
+    def test_a_world_comes_to_an_end_where_every_like_name_is_taken(self):
+        with unittest.mock.patch.object(facts, "neighbour", lambda r, who: who):
+            for seed in range(20):
+                world = facts.World(random.Random(seed), 40)
+                self.assertGreaterEqual(len(world.facts), 40)
+
+    def test_a_near_miss_differs_from_a_subject_by_one_word(self):
+        for seed in range(300):
+            r = random.Random(seed)
+            who = facts.subject(r, r.choice(["site", "person", "object", "vessel"]))
+            other = facts.neighbour(r, who)
+            words = [w for w in other.split() if w not in who.split()]
+            self.assertLessEqual(len(words), 2, (who, other))  # a reading room is two
+
+    def test_mentions_state_no_fact(self):
+        for seed in range(200):
+            r = random.Random(seed)
+            world = facts.World(r, 12)
+            text = mentions.hint(r, world) or mentions.mention(r, world)
+            self.assertFalse(any(f.subject in text and f.attribute.name in text and f.value in text for f in world.facts), text)
 
 
 class Training(unittest.TestCase):

@@ -25,6 +25,8 @@ from model import TINY, Model, Shape, divergence, index_scores, rope_table, rows
 from optimizer import Optimizer
 from ranks import Ranks, start as start_ranks
 
+READER_PATIENCE = 90  # seconds for a batch; a reader that stands still ends the run instead of the GPU's time
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -105,7 +107,7 @@ class Run:
         workers = max(1, min(14, (os.cpu_count() or 2) // self.ranks.count - 2))
         sequences = Sequences(self.corpus, stage, f"{self.args.seed}/{self.ranks.rank}")
         return iter(torch.utils.data.DataLoader(sequences, batch_size=stage.batch, num_workers=workers,
-                                                prefetch_factor=3))
+                                                prefetch_factor=3, timeout=READER_PATIENCE))
 
     def batch(self, stage: Stage):
         """Inputs, targets, weights [B, T] and the probed queries [B, probes]: half anywhere, half near the end, where questions are."""
