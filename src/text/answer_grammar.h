@@ -42,7 +42,8 @@ class AnswerGrammar {
 
   // One to 16 calls of tools, or one call of the tool `name` if it is not empty, in the form that
   // the model family writes, with arguments that satisfy the tool's `parameters`. These are an
-  // object's schema without alternatives; without them a call has no arguments. What the family
+  // object's schema; without them a call has no arguments. But for V3.1, whose arguments are JSON,
+  // it has no alternatives and the only arguments are its properties. What the family
   // marks with tokens is marked with those of them that `tokens` has. Strings of bounded length or
   // with a pattern have no '<' where the family writes them without quotes. `tools_json` is an
   // array of functions in OpenAI's form, at most 256 KiB.

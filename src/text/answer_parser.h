@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "text/argument_kinds.h"
+#include "text/call_tags.h"
 #include "text/chat_template.h"
 #include "winnow/types.h"
 
@@ -76,7 +77,6 @@ class AnswerParser {
     kValue,      // in an argument that may be something else, kept in value_
     kWholeCall,  // in the arguments of V3.1, kept in value_
   };
-  struct Head;
 
   bool Advance(AnswerPiece& piece);
   bool ScanReasoning(AnswerPiece& piece);
@@ -87,8 +87,8 @@ class AnswerParser {
   bool ScanText(AnswerPiece& piece);
   bool ScanValue(AnswerPiece& piece);
   bool ScanWholeCall(AnswerPiece& piece);
-  void BeginCall(const Head& head, AnswerPiece& piece);
-  bool BeginArgument(const Head& head, AnswerPiece& piece);
+  void BeginCall(const CallHead& head, AnswerPiece& piece);
+  bool BeginArgument(const CallHead& head, AnswerPiece& piece);
   void EndCall(AnswerPiece& piece);
   void TellCall(std::string_view arguments, AnswerPiece& piece);
   void TellArguments(std::string_view arguments, AnswerPiece& piece);
@@ -101,7 +101,7 @@ class AnswerParser {
   State state_;
   std::string pending_;  // not decided on
   int64_t num_calls_ = 0;
-  bool told_in_block_ = false;  // some call of the tags around all
+  bool told_in_block_ = false;  // a call within the tags around all
   std::string name_;            // of the call under way
   std::set<std::string> keys_;  // of its arguments
   std::string key_;             // of the argument under way

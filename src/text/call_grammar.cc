@@ -35,11 +35,13 @@ struct Tool {
 Status CheckName(std::string_view name, const std::string& path) {
   const bool is_valid = !name.empty() && name.size() <= 256 &&
                         name.find_first_of("<>\"") == std::string_view::npos &&
+                        name.front() != ' ' && name.back() != ' ' &&
                         std::none_of(name.begin(), name.end(),
                                      [](char byte) { return static_cast<uint8_t>(byte) < 0x20; });
   if (is_valid) return OkStatus();
   return InvalidArgument(fmt::format(
-      "{}: {}, expected a name without <, >, quotes and control characters", path, Quoted(name)));
+      "{}: {}, expected a name without <, >, quotes, control characters and space around it", path,
+      Quoted(name)));
 }
 
 Result<std::vector<Tool>> ReadTools(const json::value& tools, std::string_view choice) {
@@ -58,8 +60,9 @@ Result<std::vector<Tool>> ReadTools(const json::value& tools, std::string_view c
     if (name == nullptr || !name->is_string()) {
       return InvalidArgument(fmt::format("{}: no string name, expected a function", path));
     }
-    Tool tool = {std::string(name->get_string()), function->if_contains("parameters"),
-                 path + ".parameters"};
+    const json::value* parameters = function->if_contains("parameters");
+    if (parameters != nullptr && parameters->is_null()) parameters = nullptr;
+    Tool tool = {std::string(name->get_string()), parameters, path + ".parameters"};
     WINNOW_TRY(CheckName(tool.name, path + ".name"));
     if (!names.insert(tool.name).second) {
       return InvalidArgument(
@@ -168,7 +171,7 @@ class CallGrammar {
   Status AddTool(ByteNfa& nfa, int32_t from, const Tool& tool, SchemaRules& rules, int32_t to) {
     SchemaRules::Shape shape;
     if (tool.parameters != nullptr) {
-      WINNOW_ASSIGN(const SchemaRules::Resolved schema, rules.Resolve(*tool.parameters, tool.path));
+      WINNOW_ASSIGN(const ResolvedSchema schema, rules.Resolve(*tool.parameters, tool.path));
       WINNOW_ASSIGN(const TypeSet types, TypesOf(*schema, tool.path));
       if ((types & kObjectType) == 0) {
         return InvalidArgument(fmt::format("{}: no object, expected the schema of one", tool.path));

@@ -36,19 +36,6 @@ std::string PrintJson(const json::value& value, JsonStyle style);
 void AddJsonCharacters(ByteNfa& nfa, int32_t from, uint32_t first, uint32_t last, JsonStyle style,
                        int32_t to);
 
-// Bounds of a number. Only whole ones; beyond ±(10^18 - 1) they are those.
-struct NumberBounds {
-  int64_t min = -kLargest;
-  int64_t max = kLargest;
-  bool excludes_min = false;  // of numbers that are not whole
-  bool excludes_max = false;
-
-  static constexpr int64_t kLargest = 999'999'999'999'999'999;
-};
-// Integers without exponent, and numbers without exponent, within bounds. Nothing if none is.
-void AddIntegers(ByteNfa& nfa, int32_t from, const NumberBounds& bounds, int32_t to);
-void AddNumbers(ByteNfa& nfa, int32_t from, const NumberBounds& bounds, int32_t to);
-
 // Rules that are defined when they are first asked for.
 class JsonRules {
  public:

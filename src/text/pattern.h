@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "text/pattern_nfa.h"
 #include "winnow/status.h"
 
 namespace winnow {
@@ -16,13 +17,8 @@ namespace winnow {
 // Deterministic; state 0 is the start. From each state an end can be reached, unless there are no
 // states because no text matches.
 struct CharacterAutomaton {
-  struct Edge {
-    uint32_t first;  // code points, no surrogates
-    uint32_t last;
-    int32_t target;
-  };
   struct State {
-    std::vector<Edge> edges;  // disjoint
+    std::vector<CharacterEdge> edges;  // disjoint, without surrogates
     bool is_final = false;
   };
   std::vector<State> states;

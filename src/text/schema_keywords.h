@@ -6,7 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "text/json_rules.h"
+#include "base/json.h"
+#include "text/json_numbers.h"
 #include "text/schema_rules.h"
 
 namespace winnow {

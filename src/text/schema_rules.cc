@@ -14,24 +14,14 @@
 namespace winnow {
 namespace {
 
-constexpr int kMaxDepth = 32;  // of references and alternatives in each other
-constexpr int64_t kMaxMerges = 256;
+constexpr int kMaxDepth = 32;                // of references and alternatives in each other
 constexpr int64_t kMaxParts = 1 << 14;       // schemas written out, each time they are
 constexpr int64_t kMaxRuleStates = 1 << 17;  // of the automaton of one rule
 constexpr int64_t kMaxRules = 4096;
 constexpr int64_t kMaxUnrolledItems = 256;
 
-const json::object kAnything;
-const json::object kNothing = {{"enum", json::array()}};
-
 Status WrongKind(const std::string& path, const json::value& found, std::string_view expected) {
   return InvalidArgument(fmt::format("{}: {}, expected {}", path, JsonKindName(found), expected));
-}
-
-bool HasRestrictions(const json::object& schema) {
-  return std::any_of(schema.begin(), schema.end(), [](const auto& member) {
-    return !IsAnnotation({member.key().data(), member.key().size()});
-  });
 }
 
 // Whether nothing but the keyword `type` restricts the schema.
@@ -40,47 +30,6 @@ bool IsPlain(const json::object& schema) {
     const std::string_view keyword(member.key().data(), member.key().size());
     return keyword == "type" || IsAnnotation(keyword);
   });
-}
-
-// Two schemas' values of one keyword, both of which hold, as one; nothing if that is not simple.
-std::optional<json::value> MergeKeyword(std::string_view keyword, const json::value& left,
-                                        const json::value& right) {
-  if (left == right) return left;
-  if (keyword == "required" && left.is_array() && right.is_array()) {
-    json::array merged = left.get_array();
-    for (const json::value& name : right.get_array()) {
-      if (std::find(merged.begin(), merged.end(), name) == merged.end()) merged.push_back(name);
-    }
-    return merged;
-  }
-  if (keyword == "properties" && left.is_object() && right.is_object()) {
-    json::object merged = left.get_object();
-    for (const auto& member : right.get_object()) {
-      const json::value* other = merged.if_contains(member.key());
-      if (other != nullptr && *other != member.value()) return std::nullopt;
-      merged[member.key()] = member.value();
-    }
-    return merged;
-  }
-  return std::nullopt;
-}
-
-// Part of a JSON pointer, with its escapes undone.
-std::string UnescapePointer(std::string_view part) {
-  std::string text;
-  for (size_t position = 0; position < part.size(); ++position) {
-    const std::string_view rest = part.substr(position);
-    if (rest.starts_with("~0") || rest.starts_with("~1")) {
-      text += rest[1] == '0' ? '~' : '/';
-      ++position;
-    } else if (rest.starts_with("%25")) {
-      text += '%';
-      position += 2;
-    } else {
-      text += rest[0];
-    }
-  }
-  return text;
 }
 
 void AddAutomaton(ByteNfa& nfa, int32_t from, const CharacterAutomaton& automaton,
@@ -114,123 +63,6 @@ void AddRawCharacters(ByteNfa& nfa, int32_t from, bool with_opening, CountAction
 
 }  // namespace
 
-Result<SchemaRules::Resolved> SchemaRules::Resolve(const json::value& schema,
-                                                   const std::string& path) {
-  return ResolveAt(schema, path, 0);
-}
-
-Result<SchemaRules::Resolved> SchemaRules::ResolveAt(const json::value& schema,
-                                                     const std::string& path, int depth) {
-  if (depth > kMaxDepth) {
-    return InvalidArgument(
-        fmt::format("{}: more than {} references in each other, expected a value in between", what_,
-                    kMaxDepth));
-  }
-  if (const bool* allows = schema.if_bool()) return *allows ? &kAnything : &kNothing;
-  if (!schema.is_object()) return WrongKind(path, schema, "a schema");
-  const auto known = resolved_.find(&schema);
-  if (known != resolved_.end()) return known->second;
-
-  const json::object& object = schema.get_object();
-  WINNOW_TRY(CheckKeywords(object, path));
-  const json::value* reference = Find(object, "$ref");
-  const json::value* all = Find(object, "allOf");
-  Resolved resolved = &object;
-  if (reference != nullptr || all != nullptr) {
-    json::object& rest = merged_.emplace_back(object);
-    rest.erase("$ref");
-    rest.erase("allOf");
-    resolved = &rest;
-  }
-  if (reference != nullptr) {
-    const std::string reference_path = JoinPath(path, "$ref");
-    if (!reference->is_string()) return WrongKind(reference_path, *reference, "a string");
-    WINNOW_ASSIGN(
-        const json::value* target,
-        Target({reference->get_string().data(), reference->get_string().size()}, reference_path));
-    WINNOW_ASSIGN(const Resolved other, ResolveAt(*target, reference_path, depth + 1));
-    WINNOW_ASSIGN(resolved, Merge(resolved, other, reference_path));
-  }
-  if (all != nullptr) {
-    const std::string all_path = JoinPath(path, "allOf");
-    if (!all->is_array()) return WrongKind(all_path, *all, "an array of schemas");
-    for (const json::value& part : all->get_array()) {
-      WINNOW_ASSIGN(const Resolved other, ResolveAt(part, all_path, depth + 1));
-      WINNOW_ASSIGN(resolved, Merge(resolved, other, all_path));
-    }
-  }
-  resolved_[&schema] = resolved;
-  return resolved;
-}
-
-Result<SchemaRules::Resolved> SchemaRules::Merge(Resolved left, Resolved right,
-                                                 const std::string& path) {
-  if (left == right || !HasRestrictions(*right)) return left;
-  if (!HasRestrictions(*left)) return right;
-  const auto known = merges_.find({left, right});
-  if (known != merges_.end()) return known->second;
-  if (std::ssize(merges_) >= kMaxMerges) {
-    return InvalidArgument(
-        fmt::format("{}: more than {} schemas to merge, expected fewer", what_, kMaxMerges));
-  }
-  // Whoever forbids other members means those of the other schema too.
-  for (const auto& [closed, open] : {std::pair(left, right), std::pair(right, left)}) {
-    const json::value* others = Find(*closed, "additionalProperties");
-    const bool is_open = others == nullptr || (others->is_bool() && others->get_bool());
-    if (!is_open && Find(*open, "properties") != nullptr) {
-      return Unsupported(fmt::format(
-          "{}: additionalProperties in one of several schemas for an object, expected it in none",
-          path));
-    }
-  }
-  json::object merged = *left;
-  for (const auto& member : *right) {
-    const std::string_view keyword(member.key().data(), member.key().size());
-    if (IsAnnotation(keyword)) continue;
-    json::value* own = merged.if_contains(member.key());
-    if (own == nullptr) {
-      merged[member.key()] = member.value();
-      continue;
-    }
-    std::optional<json::value> both = MergeKeyword(keyword, *own, member.value());
-    if (!both) {
-      return Unsupported(
-          fmt::format("{}: two different {} for one value, expected one", path, Quoted(keyword)));
-    }
-    *own = std::move(*both);
-  }
-  return merges_[{left, right}] = &merged_.emplace_back(std::move(merged));
-}
-
-Result<const json::value*> SchemaRules::Target(std::string_view reference,
-                                               const std::string& path) const {
-  const auto missing = [&](std::string_view expected) {
-    return InvalidArgument(fmt::format("{}: {}, expected {}", path, Quoted(reference), expected));
-  };
-  if (!reference.starts_with('#') || (reference.size() > 1 && reference[1] != '/')) {
-    return Unsupported(fmt::format("{}: {}, expected a reference within the schema (#/…)", path,
-                                   Quoted(reference)));
-  }
-  const json::value* target = &root_;
-  for (size_t position = 1; position < reference.size();) {
-    const size_t end = std::min(reference.find('/', position + 1), reference.size());
-    const std::string part = UnescapePointer(reference.substr(position + 1, end - position - 1));
-    position = end;
-    if (const json::object* object = target->if_object()) {
-      target = object->if_contains(part);
-    } else if (const json::array* array = target->if_array()) {
-      size_t index = 0;
-      const auto [last, error] = std::from_chars(part.data(), part.data() + part.size(), index);
-      const bool is_index = error == std::errc() && last == part.data() + part.size();
-      target = is_index ? array->if_contains(index) : nullptr;
-    } else {
-      target = nullptr;
-    }
-    if (target == nullptr) return missing("a part of the schema");
-  }
-  return target;
-}
-
 Status SchemaRules::CountPart(const ByteNfa& nfa, int depth) {
   if (depth > kMaxDepth) {
     return InvalidArgument(
@@ -246,43 +78,13 @@ Status SchemaRules::CountPart(const ByteNfa& nfa, int depth) {
   return OkStatus();
 }
 
-template <typename Visit>
-Status SchemaRules::ForAlternatives(Resolved schema, const std::string& path, Visit visit) {
-  const json::value* any = Find(*schema, "anyOf");
-  const json::value* one = Find(*schema, "oneOf");
-  if (any != nullptr && one != nullptr) {
-    return Unsupported(fmt::format("{}: anyOf and oneOf, expected one of them", path));
-  }
-  const std::string list_path = JoinPath(path, any != nullptr ? "anyOf" : "oneOf");
-  const json::value* list = any != nullptr ? any : one;
-  if (!list->is_array()) return WrongKind(list_path, *list, "an array of schemas");
-  // What stands beside the alternatives holds for each.
-  Resolved rest = nullptr;
-  const auto known = merges_.find({schema, nullptr});
-  if (known != merges_.end()) {
-    rest = known->second;
-  } else {
-    json::object& object = merged_.emplace_back(*schema);
-    object.erase("anyOf");
-    object.erase("oneOf");
-    rest = merges_[{schema, nullptr}] = &object;
-  }
-  for (size_t index = 0; index < list->get_array().size(); ++index) {
-    const std::string alternative_path = fmt::format("{}[{}]", list_path, index);
-    WINNOW_ASSIGN(Resolved alternative, Resolve(list->get_array()[index], alternative_path));
-    WINNOW_ASSIGN(alternative, Merge(rest, alternative, alternative_path));
-    WINNOW_TRY(visit(alternative, alternative_path));
-  }
-  return OkStatus();
-}
-
-Status SchemaRules::AddValue(ByteNfa& nfa, int32_t from, Resolved schema, TypeSet types,
+Status SchemaRules::AddValue(ByteNfa& nfa, int32_t from, ResolvedSchema schema, TypeSet types,
                              const std::string& path, int32_t to) {
   return AddInline(nfa, from, schema, types, path, to, 0);
 }
 
 // The values of enum and const that have a type of the schema.
-Result<std::vector<const json::value*>> SchemaRules::Literals(Resolved schema,
+Result<std::vector<const json::value*>> SchemaRules::Literals(ResolvedSchema schema,
                                                               const std::string& path) const {
   for (const auto& member : *schema) {
     const std::string_view keyword(member.key().data(), member.key().size());
@@ -312,13 +114,14 @@ Result<std::vector<const json::value*>> SchemaRules::Literals(Resolved schema,
   return literals;
 }
 
-Status SchemaRules::AddInline(ByteNfa& nfa, int32_t from, Resolved schema, TypeSet types,
+Status SchemaRules::AddInline(ByteNfa& nfa, int32_t from, ResolvedSchema schema, TypeSet types,
                               const std::string& path, int32_t to, int depth) {
   WINNOW_TRY(CountPart(nfa, depth));
-  if (Find(*schema, "anyOf") != nullptr || Find(*schema, "oneOf") != nullptr) {
-    return ForAlternatives(schema, path, [&](Resolved alternative, const std::string& its_path) {
-      return AddInline(nfa, from, alternative, types, its_path, to, depth + 1);
-    });
+  if (SchemaResolver::HasAlternatives(schema)) {
+    return resolver_.ForAlternatives(
+        schema, path, [&](ResolvedSchema alternative, const std::string& its_path) {
+          return AddInline(nfa, from, alternative, types, its_path, to, depth + 1);
+        });
   }
   if (Find(*schema, "enum") != nullptr || Find(*schema, "const") != nullptr) {
     WINNOW_ASSIGN(const std::vector<const json::value*> literals, Literals(schema, path));
@@ -347,9 +150,9 @@ Status SchemaRules::AddInline(ByteNfa& nfa, int32_t from, Resolved schema, TypeS
 
 Status SchemaRules::AddCall(ByteNfa& nfa, int32_t from, const json::value* schema, TypeSet types,
                             const std::string& path, int32_t to) {
-  Resolved resolved = &kAnything;
+  ResolvedSchema resolved = &kAnything;
   if (schema != nullptr) {
-    WINNOW_ASSIGN(resolved, Resolve(*schema, path));
+    WINNOW_ASSIGN(resolved, resolver_.Resolve(*schema, path));
   }
   if (Find(*resolved, "enum") != nullptr || Find(*resolved, "const") != nullptr) {
     return AddInline(nfa, from, resolved, types, path, to, 0);
@@ -389,7 +192,7 @@ Status SchemaRules::DefineCalled() {
   return OkStatus();
 }
 
-Status SchemaRules::AddNumber(ByteNfa& nfa, int32_t from, Resolved schema, bool is_integer,
+Status SchemaRules::AddNumber(ByteNfa& nfa, int32_t from, ResolvedSchema schema, bool is_integer,
                               const std::string& path, int32_t to) {
   WINNOW_ASSIGN(const std::optional<NumberBounds> bounds, ReadBounds(*schema, is_integer, path));
   if (!bounds) {
@@ -402,8 +205,8 @@ Status SchemaRules::AddNumber(ByteNfa& nfa, int32_t from, Resolved schema, bool 
   return OkStatus();
 }
 
-Status SchemaRules::AddString(ByteNfa& nfa, int32_t from, Resolved schema, const std::string& path,
-                              int32_t to) {
+Status SchemaRules::AddString(ByteNfa& nfa, int32_t from, ResolvedSchema schema,
+                              const std::string& path, int32_t to) {
   WINNOW_ASSIGN(const std::optional<int64_t> min, ReadCount(*schema, "minLength", path));
   WINNOW_ASSIGN(const std::optional<int64_t> max, ReadCount(*schema, "maxLength", path));
   WINNOW_ASSIGN(const std::optional<std::string> pattern, ReadPattern(*schema, path));
@@ -423,8 +226,8 @@ Status SchemaRules::AddString(ByteNfa& nfa, int32_t from, Resolved schema, const
   return OkStatus();
 }
 
-Status SchemaRules::AddArray(ByteNfa& nfa, int32_t from, Resolved schema, const std::string& path,
-                             int32_t to) {
+Status SchemaRules::AddArray(ByteNfa& nfa, int32_t from, ResolvedSchema schema,
+                             const std::string& path, int32_t to) {
   const json::value* items = Find(*schema, "items");
   const json::value* prefix = Find(*schema, "prefixItems");
   WINNOW_ASSIGN(const std::optional<int64_t> min, ReadCount(*schema, "minItems", path));
@@ -493,7 +296,8 @@ Status SchemaRules::AddArray(ByteNfa& nfa, int32_t from, Resolved schema, const 
   return OkStatus();
 }
 
-Result<SchemaRules::Shape> SchemaRules::ObjectShape(Resolved schema, const std::string& path) {
+Result<SchemaRules::Shape> SchemaRules::ObjectShape(ResolvedSchema schema,
+                                                    const std::string& path) {
   Shape shape;
   const json::value* properties = Find(*schema, "properties");
   const json::value* others = Find(*schema, "additionalProperties");
@@ -532,8 +336,8 @@ Result<SchemaRules::Shape> SchemaRules::ObjectShape(Resolved schema, const std::
   return shape;
 }
 
-Status SchemaRules::AddObject(ByteNfa& nfa, int32_t from, Resolved schema, const std::string& path,
-                              int32_t to) {
+Status SchemaRules::AddObject(ByteNfa& nfa, int32_t from, ResolvedSchema schema,
+                              const std::string& path, int32_t to) {
   WINNOW_ASSIGN(const Shape shape, ObjectShape(schema, path));
   if (shape.properties.empty() && shape.allows_others && shape.others == nullptr) {
     nfa.AddCall(from, json_.Object(), to);
@@ -581,20 +385,22 @@ Status SchemaRules::AddObject(ByteNfa& nfa, int32_t from, Resolved schema, const
 
 Status SchemaRules::AddRawString(ByteNfa& nfa, int32_t from, const json::value* schema,
                                  const RawEnd& end, const std::string& path, int32_t to) {
-  Resolved resolved = &kAnything;
+  ResolvedSchema resolved = &kAnything;
   if (schema != nullptr) {
-    WINNOW_ASSIGN(resolved, Resolve(*schema, path));
+    WINNOW_ASSIGN(resolved, resolver_.Resolve(*schema, path));
   }
   return AddRawInline(nfa, from, resolved, end, path, to, 0);
 }
 
-Status SchemaRules::AddRawInline(ByteNfa& nfa, int32_t from, Resolved schema, const RawEnd& end,
-                                 const std::string& path, int32_t to, int depth) {
+Status SchemaRules::AddRawInline(ByteNfa& nfa, int32_t from, ResolvedSchema schema,
+                                 const RawEnd& end, const std::string& path, int32_t to,
+                                 int depth) {
   WINNOW_TRY(CountPart(nfa, depth));
-  if (Find(*schema, "anyOf") != nullptr || Find(*schema, "oneOf") != nullptr) {
-    return ForAlternatives(schema, path, [&](Resolved alternative, const std::string& its_path) {
-      return AddRawInline(nfa, from, alternative, end, its_path, to, depth + 1);
-    });
+  if (SchemaResolver::HasAlternatives(schema)) {
+    return resolver_.ForAlternatives(
+        schema, path, [&](ResolvedSchema alternative, const std::string& its_path) {
+          return AddRawInline(nfa, from, alternative, end, its_path, to, depth + 1);
+        });
   }
   const std::string& letters = end.letters.empty() ? end.bytes : end.letters;
   if (Find(*schema, "enum") != nullptr || Find(*schema, "const") != nullptr) {

@@ -1,8 +1,7 @@
 // JSON schemas as rules of a grammar (byte_grammar.h).
 //
-// What is supported is told in answer_grammar.h. A schema is first resolved: references followed,
-// allOf merged; what remains is one object of keywords, and each such object is one rule for each
-// set of types asked of it, so that schemas may contain themselves.
+// What is supported is told in answer_grammar.h. Each resolved schema is one rule for each set of
+// types asked of it, so that schemas may contain themselves.
 #pragma once
 
 #include <deque>
@@ -16,6 +15,7 @@
 #include "base/json.h"
 #include "text/byte_grammar.h"
 #include "text/json_rules.h"
+#include "text/schema_resolver.h"
 #include "winnow/status.h"
 
 namespace winnow {
@@ -40,9 +40,6 @@ struct RawEnd {
 
 class SchemaRules {
  public:
-  // A schema with its references followed; lives as long as the SchemaRules.
-  using Resolved = const json::object*;
-
   // The members of an object.
   struct Property {
     std::string name;
@@ -57,13 +54,15 @@ class SchemaRules {
 
   // `root` is what references start from; it outlives this object. `what` names it in errors.
   SchemaRules(GrammarBuilder& builder, JsonRules& json, const json::value& root, std::string what)
-      : builder_(builder), json_(json), root_(root), what_(std::move(what)) {}
+      : builder_(builder), json_(json), resolver_(root, what), what_(std::move(what)) {}
 
-  // `path` names the schema in errors.
-  Result<Resolved> Resolve(const json::value& schema, const std::string& path);
+  // `path` names the schema in errors, here and below.
+  Result<ResolvedSchema> Resolve(const json::value& schema, const std::string& path) {
+    return resolver_.Resolve(schema, path);
+  }
 
   // The values of `schema` that have one of `types`, from `from` to `to`.
-  Status AddValue(ByteNfa& nfa, int32_t from, Resolved schema, TypeSet types,
+  Status AddValue(ByteNfa& nfa, int32_t from, ResolvedSchema schema, TypeSet types,
                   const std::string& path, int32_t to);
   // The same by a call of a rule where that is shorter. Null: any value.
   Status AddCall(ByteNfa& nfa, int32_t from, const json::value* schema, TypeSet types,
@@ -73,47 +72,40 @@ class SchemaRules {
   Status AddRawString(ByteNfa& nfa, int32_t from, const json::value* schema, const RawEnd& end,
                       const std::string& path, int32_t to);
   // The members of the objects that satisfy `schema`, which has no alternatives.
-  Result<Shape> ObjectShape(Resolved schema, const std::string& path);
+  Result<Shape> ObjectShape(ResolvedSchema schema, const std::string& path);
 
   // Defines the rules that were called. To be called at the end.
   Status DefineCalled();
 
  private:
   struct Pending {
-    Resolved schema;
+    ResolvedSchema schema;
     TypeSet types;
     std::string path;
     int32_t rule;
   };
 
-  Result<Resolved> ResolveAt(const json::value& schema, const std::string& path, int depth);
-  Result<Resolved> Merge(Resolved left, Resolved right, const std::string& path);
-  Result<const json::value*> Target(std::string_view reference, const std::string& path) const;
-  Status AddInline(ByteNfa& nfa, int32_t from, Resolved schema, TypeSet types,
+  Status AddInline(ByteNfa& nfa, int32_t from, ResolvedSchema schema, TypeSet types,
                    const std::string& path, int32_t to, int depth);
-  // Calls `visit(alternative, path)` for each alternative of a schema with some.
-  template <typename Visit>
-  Status ForAlternatives(Resolved schema, const std::string& path, Visit visit);
-  Result<std::vector<const json::value*>> Literals(Resolved schema, const std::string& path) const;
-  Status AddNumber(ByteNfa& nfa, int32_t from, Resolved schema, bool is_integer,
+  Result<std::vector<const json::value*>> Literals(ResolvedSchema schema,
+                                                   const std::string& path) const;
+  Status AddNumber(ByteNfa& nfa, int32_t from, ResolvedSchema schema, bool is_integer,
                    const std::string& path, int32_t to);
-  Status AddString(ByteNfa& nfa, int32_t from, Resolved schema, const std::string& path,
+  Status AddString(ByteNfa& nfa, int32_t from, ResolvedSchema schema, const std::string& path,
                    int32_t to);
-  Status AddArray(ByteNfa& nfa, int32_t from, Resolved schema, const std::string& path, int32_t to);
-  Status AddObject(ByteNfa& nfa, int32_t from, Resolved schema, const std::string& path,
+  Status AddArray(ByteNfa& nfa, int32_t from, ResolvedSchema schema, const std::string& path,
+                  int32_t to);
+  Status AddObject(ByteNfa& nfa, int32_t from, ResolvedSchema schema, const std::string& path,
                    int32_t to);
-  Status AddRawInline(ByteNfa& nfa, int32_t from, Resolved schema, const RawEnd& end,
+  Status AddRawInline(ByteNfa& nfa, int32_t from, ResolvedSchema schema, const RawEnd& end,
                       const std::string& path, int32_t to, int depth);
   Status CountPart(const ByteNfa& nfa, int depth);
 
   GrammarBuilder& builder_;
   JsonRules& json_;
-  const json::value& root_;
+  SchemaResolver resolver_;
   std::string what_;
-  std::deque<json::object> merged_;
-  std::map<const json::value*, Resolved> resolved_;
-  std::map<std::pair<Resolved, Resolved>, Resolved> merges_;
-  std::map<std::pair<Resolved, TypeSet>, int32_t> rules_;
+  std::map<std::pair<ResolvedSchema, TypeSet>, int32_t> rules_;
   std::deque<Pending> pending_;
   int64_t num_parts_ = 0;
 };
