@@ -47,6 +47,15 @@ struct ServerOptions {
   // and dollars; periods hour, day and month. The key "*" stands for those without a limit of their
   // own.
   std::vector<std::string> limits;
+
+  // A folder for what clients upload to /v1/files and for the results of /v1/batches; made if it is
+  // not there. Empty: the server has neither.
+  std::string files;
+  int64_t max_file_bytes = int64_t{64} << 20;   // of one that is uploaded
+  int64_t max_files = 1000;                     // of each key
+  int64_t max_stored_bytes = int64_t{1} << 30;  // of each key, when it uploads
+  int64_t batch_concurrency = 0;  // generations of batches that run together; 0: half of all
+
   bool log_prompts = false;
   std::string log_file;       // a JSON object a line for each request; empty: standard error
   bool vllm_metrics = false;  // also under the names of vLLM

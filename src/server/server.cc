@@ -16,6 +16,7 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "server/admission.h"
+#include "server/batch_routes.h"
 #include "server/http.h"
 #include "server/json_text.h"
 #include "server/ledger.h"
@@ -92,6 +93,7 @@ struct Server::State {
   std::unique_ptr<server::HttpServer> http;
   std::unique_ptr<server::WorkerPool> workers;
   std::optional<Engine> engine;
+  std::shared_ptr<server::BatchQueue> batches;  // null without a folder for files
   std::string address;
   std::vector<std::string> warnings;
   int stop_event = -1;
@@ -193,6 +195,7 @@ Status Server::State::Prepare(const ServerOptions& options) {
   server::AddOpenAiRoutes(router, service);
   server::AddAnthropicRoutes(router, service);
   server::AddTokenRoutes(router, service);
+  WINNOW_ASSIGN(batches, server::AddBatchRoutes(router, service));
   server::AddPageRoutes(router, service);
   admission.emplace(server::AdmissionOptions{.loopback = loopback,
                                              .allowed_hosts = options.allowed_hosts,
@@ -297,10 +300,12 @@ Status Server::Run() {
   std::condition_variable changed;
   bool drained = false;
   std::thread io([&state] { state.http->Run(); });
-  const Status loaded = state.LoadEngine();
+  Status loaded = state.LoadEngine();
+  if (loaded.ok() && state.batches) loaded = state.batches->Start();
   if (loaded.ok()) {
     state.WaitForStop();
     state.service.draining.store(true);
+    if (state.batches) state.batches->Stop();
     const double seconds = state.stops.load() > 1 ? 0.0 : state.service.options.drain_seconds;
     state.http->Drain(seconds, [&] {
       std::lock_guard<std::mutex> lock(mutex);
