@@ -154,6 +154,38 @@ void AddLimitOptions(CLI::App& command, ServerOptions* options) {
                    "For running answers to end after SIGTERM");
 }
 
+void AddFileOptions(CLI::App& command, ServerOptions* options) {
+  const char* group = "Files and batches";
+  const auto add_mebibytes = [&](const char* flag, int64_t* bytes, const char* help) {
+    command
+        .add_option_function<int64_t>(
+            flag, [bytes](const int64_t& mib) { *bytes = mib << 20; }, help)
+        ->type_name("MIB")
+        ->check(CLI::Range(1, 1 << 20))
+        ->default_str(std::to_string(*bytes >> 20))
+        ->group(group);
+  };
+  command
+      .add_option("--files", options->files,
+                  "A folder for /v1/files and /v1/batches; without it there are none")
+      ->type_name("DIR")
+      ->group(group);
+  add_mebibytes("--max-file", &options->max_file_bytes, "Largest file that is taken");
+  command.add_option("--max-files", options->max_files, "Files that each key may have")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 30))
+      ->capture_default_str()
+      ->group(group);
+  add_mebibytes("--max-storage", &options->max_stored_bytes,
+                "Bytes of files that each key may have when it uploads one");
+  command
+      .add_option("--batch-concurrency", options->batch_concurrency,
+                  "Generations of batches that run together; default: half of --max-sequences")
+      ->type_name("N")
+      ->check(CLI::Range(1, 65536))
+      ->group(group);
+}
+
 }  // namespace
 
 void AddServe(CLI::App& app, int* exit_code) {
@@ -193,6 +225,7 @@ void AddServe(CLI::App& app, int* exit_code) {
                     "Give /metrics under the names of vLLM too");
   AddNetworkOptions(*command, options.get());
   AddLimitOptions(*command, options.get());
+  AddFileOptions(*command, options.get());
   AddContextOption(*command, &options->engine.max_context);
   AddEngineOptions(*command, &options->engine);
   command->callback([options, exit_code] { *exit_code = Serve(*options); });
