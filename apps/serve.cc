@@ -137,7 +137,8 @@ void AddLimitOptions(CLI::App& command, ServerOptions* options) {
       ->group(group);
   command
       .add_option("--cache-tokens", options->engine.cache_tokens,
-                  "Tokens the cache holds, of all requests; default: the context")
+                  "Tokens the cache holds, of all requests; default: four contexts, or less where "
+                  "memory is short")
       ->type_name("N")
       ->group(group);
   AddSecondsOption(command, "--header-seconds", &options->header_seconds,
@@ -191,6 +192,7 @@ void AddFileOptions(CLI::App& command, ServerOptions* options) {
 void AddServe(CLI::App& app, int* exit_code) {
   auto options = std::make_shared<ServerOptions>();
   options->engine.measure_rates = true;
+  options->engine.cache_tokens = -1;
   CLI::App* command =
       app.add_subcommand("serve", "Serves a model over HTTP, as OpenAI's and Anthropic's APIs do");
   AddModelArgument(*command, &options->engine.model_dir);

@@ -39,7 +39,8 @@ struct EngineOptions {
 
   int num_threads = 0;      // 0: one for each core this process may use
   int64_t max_context = 0;  // tokens of the longest request; 0: what the model was made for
-  // Tokens that the cache holds, of all requests together; 0: as many as the longest request.
+  // Tokens that the cache holds, of all requests together; 0: as many as the longest request, -1:
+  // four times as many, or less where memory is short.
   int64_t cache_tokens = 0;
   // Tokens of prompts processed at a time. Changes speed and memory, no result.
   int64_t chunk = 512;

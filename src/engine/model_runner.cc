@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kMaxChunk = 1 << 16;
 constexpr int64_t kMaxSequences = 4096;
+constexpr int64_t kRoomy = -1;  // a cache of four contexts, if there is memory
 constexpr int64_t kMaxCacheTokens = int64_t{1} << 30;  // slots are numbered in 32 bits
 
 int64_t PagesFor(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; }
@@ -41,9 +42,9 @@ Status CheckOptions(const EngineOptions& options, const ModelConfig& config) {
   if (options.max_queue < 1) {
     return InvalidArgument(fmt::format("max_queue: {}, expected at least 1", options.max_queue));
   }
-  if (options.cache_tokens < 0 || options.cache_tokens > kMaxCacheTokens) {
+  if (options.cache_tokens < kRoomy || options.cache_tokens > kMaxCacheTokens) {
     return InvalidArgument(
-        fmt::format("cache_tokens: {}, expected 0 (as many as the context) to {}",
+        fmt::format("cache_tokens: {}, expected -1 (four contexts), 0 (one) or up to {}",
                     options.cache_tokens, kMaxCacheTokens));
   }
   if (options.cache_tokens > 0 && options.cache_tokens < options.max_context) {
@@ -88,12 +89,17 @@ Status ModelRunner::CreateCache(const EngineOptions& options) {
   max_context_ = options.max_context > 0 ? options.max_context : config_.max_position_embeddings;
   if (options.cache_tokens > 0) max_context_ = std::min(max_context_, options.cache_tokens);
   const bool fixed = options.max_context > 0 || options.cache_tokens > 0;
+  int64_t contexts = options.cache_tokens == kRoomy ? 4 : 1;
   for (;;) {
-    cache_options_ = CacheOptions(options, std::max(options.cache_tokens, max_context_));
+    cache_options_ = CacheOptions(options, std::max(options.cache_tokens, contexts * max_context_));
     auto cache = KvCache::Create(config_, cache_options_, *backend_);
     if (cache.ok()) {
       cache_ = std::move(*cache);
       break;
+    }
+    if (contexts > 1) {
+      contexts /= 2;
+      continue;
     }
     if (fixed || max_context_ <= kPageSize) return cache.error();
     max_context_ /= 2;
