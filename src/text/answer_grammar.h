@@ -43,10 +43,11 @@ class AnswerGrammar {
   // One to 16 calls of tools, or one call of the tool `name` if it is not empty, in the form that
   // the model family writes, with arguments that satisfy the tool's `parameters`. These are an
   // object's schema; without them a call has no arguments. But for V3.1, whose arguments are JSON,
-  // it has no alternatives and the only arguments are its properties. What the family
-  // marks with tokens is marked with those of them that `tokens` has. Strings of bounded length or
-  // with a pattern have no '<' where the family writes them without quotes. `tools_json` is an
-  // array of functions in OpenAI's form, at most 256 KiB.
+  // it has no alternatives, and arguments are its properties only. What the family marks with
+  // tokens is marked with those of them that `tokens` has. Where the family writes strings without
+  // quotes, those of bounded length or with a pattern have no '<'. GLM does not mark strings: where
+  // other types are allowed too, a string that reads as one of them is taken for one. `tools_json`
+  // is an array of functions in OpenAI's form, at most 256 KiB.
   static Result<std::shared_ptr<const AnswerGrammar>> ForToolCalls(ChatFormat format,
                                                                    std::string_view tools_json,
                                                                    std::string_view name,

@@ -3,8 +3,7 @@
 #include "text/schema_rules.h"
 
 #include <algorithm>
-#include <charconv>
-#include <set>
+#include <optional>
 
 #include "base/check.h"
 #include "base/text.h"
@@ -14,7 +13,7 @@
 namespace winnow {
 namespace {
 
-constexpr int kMaxDepth = 32;                // of references and alternatives in each other
+constexpr int kMaxDepth = 32;                // of alternatives in each other
 constexpr int64_t kMaxParts = 1 << 14;       // schemas written out, each time they are
 constexpr int64_t kMaxRuleStates = 1 << 17;  // of the automaton of one rule
 constexpr int64_t kMaxRules = 4096;
@@ -76,11 +75,6 @@ Status SchemaRules::CountPart(const ByteNfa& nfa, int depth) {
                     what_, kMaxParts, kMaxRuleStates));
   }
   return OkStatus();
-}
-
-Status SchemaRules::AddValue(ByteNfa& nfa, int32_t from, ResolvedSchema schema, TypeSet types,
-                             const std::string& path, int32_t to) {
-  return AddInline(nfa, from, schema, types, path, to, 0);
 }
 
 // The values of enum and const that have a type of the schema.

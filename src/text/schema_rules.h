@@ -6,7 +6,6 @@
 
 #include <deque>
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -61,10 +60,7 @@ class SchemaRules {
     return resolver_.Resolve(schema, path);
   }
 
-  // The values of `schema` that have one of `types`, from `from` to `to`.
-  Status AddValue(ByteNfa& nfa, int32_t from, ResolvedSchema schema, TypeSet types,
-                  const std::string& path, int32_t to);
-  // The same by a call of a rule where that is shorter. Null: any value.
+  // The values of `schema` that have one of `types`, from `from` to `to`. Null: any value.
   Status AddCall(ByteNfa& nfa, int32_t from, const json::value* schema, TypeSet types,
                  const std::string& path, int32_t to);
   // The strings of `schema` as they are, without quotes and escapes, and what ends them. Strings of

@@ -314,6 +314,19 @@ TEST(AnswerConstraint, CountsCharactersAndNotBytes) {
   EXPECT_FALSE(Allows(grammar, "\"\\ud83d\\ude00abc\""));
 }
 
+// Each item has an outer frame of its own count; those left behind are forgotten.
+TEST(AnswerConstraint, CountsFarIntoLongArrays) {
+  const Grammar grammar = Schema(
+      R"({"type":"array","items":{"type":"array","items":{"enum":[[],12]}},"maxItems":6000})");
+  for (int64_t count : {5999, 6000, 6001}) {
+    std::string text;
+    for (int64_t item = 0; item < count; ++item) text += item % 3 == 0 ? ",[12, []]" : ",[[],12]";
+    text[0] = '[';
+    Random random(static_cast<uint32_t>(count));
+    EXPECT_EQ(Allows(grammar, Small(), text + "]", random), count <= 6000);
+  }
+}
+
 TEST(AnswerConstraint, BoundsSpace) {
   EXPECT_TRUE(Allows(JsonObject(), "{\n  \"a\": [\n    1,\n    2\n  ], \"b\":{}\n}"));
   EXPECT_TRUE(Allows(JsonObject(), "{\n\t\"a\": 1\n}"));
