@@ -197,6 +197,7 @@ std::optional<HttpResponse> Admission::Decide(const AdmissionState& state,
     return response;
   }
   request->route = match.index;
+  request->max_body_bytes = match.route->max_body_bytes;
   request->params = std::move(match.params);
   if (match.route->always) return std::nullopt;
   const auto unavailable = [&](const char* message, const char* code, int seconds) {

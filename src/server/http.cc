@@ -514,7 +514,7 @@ Awaitable<int> Connection::ReadBody(Parser& parser) {
 Awaitable<bool> Connection::Request() {
   Parser parser;
   parser.header_limit(static_cast<uint32_t>(server_.options.max_header_bytes));
-  parser.body_limit(static_cast<uint64_t>(server_.options.max_body_bytes));
+  parser.body_limit(boost::none);  // how much may come is known when the header is read
   HttpRequest request;
   request.reserve = reserve_;
   request.tls = tls_.has_value();
@@ -551,12 +551,9 @@ Awaitable<bool> Connection::Request() {
     if (used > 0) Consume(used);
     if (error && error != http::error::need_more) {
       const int status = StatusOf(error);
-      std::string message =
-          status == 431
-              ? fmt::format("header: longer than {} bytes", server_.options.max_header_bytes)
-          : status == 413
-              ? fmt::format("body: longer than {} bytes", server_.options.max_body_bytes)
-              : "request: " + error.message();
+      std::string message = status == 431 ? fmt::format("header: longer than {} bytes",
+                                                        server_.options.max_header_bytes)
+                                          : "request: " + error.message();
       if (parser.is_header_done()) (void)Describe(parser, &request);
       co_await Fail(status, std::move(message), std::move(request));
       co_return false;
@@ -581,6 +578,15 @@ Awaitable<bool> Connection::Request() {
     co_return sent && !close_after_;
   }
   if (has_body) {
+    const int64_t limit =
+        request.max_body_bytes > 0 ? request.max_body_bytes : server_.options.max_body_bytes;
+    const std::string too_long = fmt::format("body: longer than {} bytes", limit);
+    parser.body_limit(static_cast<uint64_t>(limit));
+    if (parser.content_length_remaining().value_or(0) > static_cast<uint64_t>(limit)) {
+      std::string message = too_long;
+      co_await Fail(413, std::move(message), std::move(request));
+      co_return false;
+    }
     if (Lower(request.Header("expect")) == "100-continue" && Input().empty()) {
       const bool sent = co_await Write("HTTP/1.1 100 Continue\r\n\r\n");
       if (!sent) {
@@ -594,10 +600,9 @@ Awaitable<bool> Connection::Request() {
       co_return false;
     }
     if (status > 0) {
-      std::string message =
-          status == 413 ? fmt::format("body: longer than {} bytes", server_.options.max_body_bytes)
-          : status == 408 ? std::string("body: it did not arrive in time")
-                          : std::string("body: its chunks are malformed");
+      std::string message = status == 413   ? too_long
+                            : status == 408 ? std::string("body: it did not arrive in time")
+                                            : std::string("body: its chunks are malformed");
       co_await Fail(status, std::move(message), std::move(request));
       co_return false;
     }

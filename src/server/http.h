@@ -39,6 +39,7 @@ struct HttpRequest {
   Headers params;            // what the route's pattern matched
   Headers response_headers;  // go with whatever is answered
   size_t route = 0;
+  int64_t max_body_bytes = 0;  // 0: as HttpOptions has it
   std::shared_ptr<RequestRecord> record;
 
   // The value of a header (name in lower case), query field or pattern; empty if there is none.

@@ -19,10 +19,11 @@ struct Route {
   // "{id*}", at the end, one or more; both are decoded and found by HttpRequest::Param.
   std::string path;
   Handler handler;
-  bool open = false;          // needs no API key
-  bool needs_model = true;    // 503 while the model loads
-  bool always = false;        // answered while the server drains, and beyond max_connections
-  bool on_io_thread = false;  // takes microseconds; others run on a worker thread
+  bool open = false;           // needs no API key
+  bool needs_model = true;     // 503 while the model loads
+  bool always = false;         // answered while the server drains, and beyond max_connections
+  int64_t max_body_bytes = 0;  // 0: as many as any route takes
+  bool on_io_thread = false;   // takes microseconds; others run on a worker thread
 };
 
 struct RouteMatch {

@@ -16,6 +16,7 @@ namespace winnow::server {
 namespace {
 
 constexpr size_t kMaxFilename = 255;
+constexpr int64_t kFormBytes = int64_t{64} << 10;  // of an upload, around its file
 constexpr size_t kMaxMetadata = 16;
 constexpr int64_t kMostOpenBatches = 100;  // of a key
 
@@ -381,8 +382,12 @@ Result<std::shared_ptr<BatchQueue>> AddBatchRoutes(Router& router, Service& serv
     if (!store.ok()) return store.error();
     queue = std::make_shared<BatchQueue>(service, std::move(*store));
   }
-  const auto add = [&](const char* method, const char* path, auto handle) {
-    Route route{.method = method, .path = path, .handler = NotEnabled, .needs_model = false};
+  const auto add = [&](const char* method, const char* path, auto handle, int64_t max_body = 0) {
+    Route route{.method = method,
+                .path = path,
+                .handler = NotEnabled,
+                .needs_model = false,
+                .max_body_bytes = max_body};
     if (queue) {
       route.handler = [&service, queue, handle](const HttpRequest& request,
                                                 const Responder& responder) {
@@ -393,8 +398,10 @@ Result<std::shared_ptr<BatchQueue>> AddBatchRoutes(Router& router, Service& serv
   };
   using Http = const HttpRequest&;
   using Out = const Responder&;
-  add("POST", "/v1/files",
-      [](Service& s, BatchQueue& q, Http request, Out out) { Upload(s, q.store(), request, out); });
+  add(
+      "POST", "/v1/files",
+      [](Service& s, BatchQueue& q, Http request, Out out) { Upload(s, q.store(), request, out); },
+      queue ? service.options.max_file_bytes + kFormBytes : 0);
   add("GET", "/v1/files",
       [](Service&, BatchQueue& q, Http request, Out out) { ListFiles(q.store(), request, out); });
   add("GET", "/v1/files/{id}",
