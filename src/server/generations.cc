@@ -54,8 +54,8 @@ Generations::~Generations() {
 
 void Generations::Answer(const Responder& responder, bool stream) {
   post_ = responder.Poster();
-  const std::function<void()> wake = responder.Waker();
-  for (Choice& choice : choices_) choice.stream.Notify(wake);
+  wake_ = responder.Waker();
+  for (Choice& choice : choices_) choice.stream.Notify(wake_);
   if (stream) {
     HttpResponse head;
     head.content_type = "text/event-stream; charset=utf-8";
@@ -109,27 +109,31 @@ void Generations::Measure(Choice* choice, const Chunk& chunk) {
 }
 
 bool Generations::Take(std::string* events) {
-  bool taken = true;
-  while (taken && !error_ && events->size() < kEventBytes) {
-    taken = false;
-    for (size_t index = 0; index < choices_.size(); ++index) {
-      Choice& choice = choices_[index];
-      std::optional<Chunk> chunk = NextChunks(&choice);
-      if (error_) break;
-      if (!chunk) continue;
-      taken = true;
-      Measure(&choice, *chunk);
-      if (chunk->finish == FinishReason::kCancelled) {
-        error_ = ToApiError(Unavailable("server: it is shutting down"));
-        break;
-      }
-      if (record_ && index == 0 && chunk->finish != FinishReason::kNone) {
-        record_->finish = Name(chunk->finish);
-      }
-      writer_->Add(index, std::move(*chunk), events);
-      if (events->size() >= kEventBytes) break;
+  // Once round the choices and no more: while these chunks are written the engine makes others, and
+  // other connections wait.
+  bool more_ready = false;
+  for (size_t turn = 0; turn < choices_.size() && !error_; ++turn) {
+    const size_t index = (first_choice_ + turn) % choices_.size();
+    Choice& choice = choices_[index];
+    if (events->size() >= kEventBytes) {
+      first_choice_ = index;
+      more_ready = true;
+      break;
     }
+    std::optional<Chunk> chunk = NextChunks(&choice);
+    if (error_ || !chunk) continue;
+    Measure(&choice, *chunk);
+    if (chunk->finish == FinishReason::kCancelled) {
+      error_ = ToApiError(Unavailable("server: it is shutting down"));
+      break;
+    }
+    if (record_ && index == 0 && chunk->finish != FinishReason::kNone) {
+      record_->finish = Name(chunk->finish);
+    }
+    writer_->Add(index, std::move(*chunk), events);
+    more_ready = more_ready || (!choice.finished && choice.stream.Ready());
   }
+  if (more_ready && wake_) wake_();
   if (error_) return false;
   return std::any_of(choices_.begin(), choices_.end(),
                      [](const Choice& choice) { return !choice.finished; });

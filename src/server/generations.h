@@ -44,7 +44,8 @@ class Generations : public Source, public Later, public std::enable_shared_from_
     std::chrono::steady_clock::time_point last_token{};
   };
 
-  // Takes what the streams have, at most about 32 KiB of events; false when all have ended.
+  // Takes some of what the streams have, about 32 KiB of events at most, and wakes itself if there
+  // is more; false when all have ended.
   bool Take(std::string* events);
   std::optional<Chunk> NextChunks(Choice* choice);
   void Measure(Choice* choice, const Chunk& chunk);
@@ -61,6 +62,8 @@ class Generations : public Source, public Later, public std::enable_shared_from_
   std::optional<ApiError> error_;
   bool ended_ = false;
   bool abandoned_ = false;
+  size_t first_choice_ = 0;  // whose turn it is
+  std::function<void()> wake_;
   std::function<void(std::function<void()>)> post_;  // to the io thread
   std::shared_ptr<Generations> self_;                // while it reads to the end on its own
 };

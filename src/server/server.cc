@@ -324,10 +324,8 @@ Status Server::Run() {
       }
     };
     // What still runs is told to end, and its clients why.
-    if (!drained) {
-      state.http->CancelAnswers();
-      wait_for([&state] { return state.http->counts().busy == 0; });
-    }
+    state.http->CancelAnswers();
+    wait_for([&state] { return state.http->counts().busy == 0; });
     state.http->EndConnections();
     wait_for([&state] { return state.service.open_answers.use_count() == 1; });
   }

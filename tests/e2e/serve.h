@@ -19,8 +19,10 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -29,7 +31,7 @@ namespace winnow {
 
 // What a client gets back.
 struct Reply {
-  int status = 0;  // 0: the connection ended before an answer
+  int status = 0;                              // 0: the connection ended before an answer
   std::map<std::string, std::string> headers;  // names in lower case
   std::string body;                            // without the framing of chunks
 
@@ -45,6 +47,13 @@ struct Reply {
     return field != nullptr && field->is_string() ? std::string(field->as_string()) : std::string();
   }
 };
+
+using Deadline = std::chrono::steady_clock::time_point;
+
+inline Deadline After(double seconds) {
+  return std::chrono::steady_clock::now() +
+         std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000.0));
+}
 
 constexpr double kPatience = 30.0;  // seconds that a test waits for what must come
 
@@ -66,8 +75,14 @@ class Client {
       : socket_(other.socket_), connected_(other.connected_), input_(std::move(other.input_)) {
     other.socket_ = -1;
   }
-  Client(const Client&) = delete;
-  Client& operator=(const Client&) = delete;
+  Client& operator=(Client&& other) noexcept {
+    Close();
+    socket_ = std::exchange(other.socket_, -1);
+    connected_ = other.connected_;
+    ended_ = other.ended_;
+    input_ = std::move(other.input_);
+    return *this;
+  }
 
   bool connected() const { return connected_; }
   void Close() {
@@ -78,8 +93,7 @@ class Client {
   // Whether all bytes went out.
   bool Send(const std::string& bytes) {
     for (size_t sent = 0; sent < bytes.size();) {
-      const ssize_t count =
-          send(socket_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
+      const ssize_t count = send(socket_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
       if (count <= 0) return false;
       sent += static_cast<size_t>(count);
     }
@@ -88,7 +102,7 @@ class Client {
 
   // Reads until `input` has `text`; false at the end of the connection or of patience.
   bool ReadUntil(const std::string& text, double seconds = kPatience) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+    const Deadline deadline = After(seconds);
     while (input_.find(text) == std::string::npos) {
       if (!ReadMore(deadline)) return false;
     }
@@ -96,7 +110,7 @@ class Client {
   }
   // Whether the other side ends the connection in time.
   bool ReadToEnd(double seconds = kPatience) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+    const Deadline deadline = After(seconds);
     while (ReadMore(deadline)) {
     }
     return ended_;
@@ -105,7 +119,7 @@ class Client {
 
   // The next response, whole.
   Reply Read(bool head = false, double seconds = kPatience) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+    const Deadline deadline = After(seconds);
     Reply reply;
     size_t end;
     for (;;) {
@@ -144,14 +158,13 @@ class Client {
     SendPost(path, body, headers);
     return Read();
   }
-  void SendPost(const std::string& path, const std::string& body,
-                const std::string& headers = "") {
+  void SendPost(const std::string& path, const std::string& body, const std::string& headers = "") {
     Send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: " +
          std::to_string(body.size()) + "\r\n" + headers + "\r\n" + body);
   }
 
  private:
-  bool ReadMore(std::chrono::steady_clock::time_point deadline) {
+  bool ReadMore(Deadline deadline) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         deadline - std::chrono::steady_clock::now());
     pollfd ready{socket_, POLLIN, 0};
@@ -166,7 +179,7 @@ class Client {
     return true;
   }
 
-  void ReadChunks(std::chrono::steady_clock::time_point deadline, std::string* body) {
+  void ReadChunks(Deadline deadline, std::string* body) {
     for (;;) {
       size_t line;
       while ((line = input_.find("\r\n")) == std::string::npos) {
@@ -228,8 +241,10 @@ class Serve {
     close(pipe_ends[1]);
     reader_ = std::thread([this, end = pipe_ends[0]] { ReadErrors(end); });
     const std::string mark = "listening on http";
-    EXPECT_TRUE(Eventually([&] { return errors().find(mark) != std::string::npos ||
-                                        errors().find("winnow: --") != std::string::npos; }));
+    EXPECT_TRUE(Eventually([&] {
+      return errors().find(mark) != std::string::npos ||
+             errors().find("winnow: --") != std::string::npos;
+    }));
     const std::string text = errors();
     const size_t at = text.find(mark);
     if (at == std::string::npos) return;
@@ -281,7 +296,7 @@ class Serve {
   }
 
   static bool Eventually(const std::function<bool()>& condition, double seconds = kPatience) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+    const Deadline deadline = After(seconds);
     while (!condition()) {
       if (std::chrono::steady_clock::now() > deadline) return false;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
