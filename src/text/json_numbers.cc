@@ -37,11 +37,12 @@ void AddDigits(ByteNfa& nfa, int32_t from, std::string_view low, std::string_vie
 void AddNaturals(ByteNfa& nfa, int32_t from, int64_t min, int64_t max, int32_t to) {
   int64_t first = 0;  // of its number of digits
   int64_t last = 9;
-  for (int digits = 1; digits <= kDigits && first <= max; ++digits) {
+  for (int digits = 1; first <= max; ++digits) {
     if (last >= min) {
       AddDigits(nfa, from, fmt::format("{}", std::max(first, min)),
                 fmt::format("{}", std::min(last, max)), to);
     }
+    if (digits == kDigits) break;
     first = last + 1;
     last = last * 10 + 9;
   }
