@@ -161,6 +161,7 @@ Status Runner::TakeFrom(int64_t request) {
 
 Status Runner::Finish(int64_t request) {
   if (request == submitting_) submitting_ = -1;
+  pause_until_ = {};  // there is room in the queue, perhaps
   const std::unique_ptr<BatchTask> task = std::move(tasks_[request]);
   tasks_.erase(request);
   const RequestRecord& record = task->record();
