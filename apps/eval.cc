@@ -66,7 +66,13 @@ void AddEvalOptions(CLI::App& command, EvalOptions* options) {
 }
 
 void AddSeed(CLI::App& command, EvalOptions* options) {
+  const auto check = [](const std::string& word) {
+    return word.starts_with('-')
+               ? fmt::format("'{}', expected a whole number from 0 to 18446744073709551615", word)
+               : std::string();
+  };
   command.add_option("--seed", options->seed, "Same seed, same documents and samples")
+      ->check(CLI::Validator(check, ""))
       ->type_name("N")
       ->capture_default_str();
 }

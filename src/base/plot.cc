@@ -10,6 +10,8 @@ namespace winnow {
 namespace {
 
 constexpr const char* kBackground = "#ffffff";
+constexpr double kLinePlotWidth = 820;
+constexpr double kLinePlotHeight = 400;
 constexpr const char* kInk = "#1f2933";
 constexpr const char* kFaint = "#d5dbe1";
 constexpr std::array<const char*, 8> kColors = {"#1d6fb8", "#d1601f", "#2f8f4e", "#8c4fb0",
@@ -161,6 +163,7 @@ Frame FrameOf(const LinePlot& plot, std::vector<double>* y_ticks) {
       frame.y.Add(y);
     }
   }
+  frame.y.Add(plot.y_from);
   if (frame.log_x && frame.x.low == frame.x.high) frame.x = {frame.x.low / 2, frame.x.high * 2};
   frame.x = frame.x.Widened();
   const Range y = frame.y.Widened();
@@ -199,7 +202,7 @@ void DrawAxes(const LinePlot& plot, const Frame& frame, const std::vector<double
 std::string RenderLinePlot(const LinePlot& plot) {
   std::vector<double> y_ticks;
   const Frame frame = FrameOf(plot, &y_ticks);
-  Canvas canvas(820, 400, plot.title);
+  Canvas canvas(kLinePlotWidth, kLinePlotHeight, plot.title);
   DrawAxes(plot, frame, y_ticks, canvas);
   for (size_t index = 0; index < plot.series.size(); ++index) {
     const LineSeries& series = plot.series[index];
@@ -221,6 +224,20 @@ std::string RenderLinePlot(const LinePlot& plot) {
     canvas.Text(680, y + 4, series.name, "start");
   }
   return canvas.Finish();
+}
+
+std::string RenderLinePlots(const std::vector<LinePlot>& plots) {
+  const double height = kLinePlotHeight * static_cast<double>(plots.size());
+  std::string out = fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" "
+      "width=\"{0:.0f}\" height=\"{1:.0f}\">\n",
+      kLinePlotWidth, height);
+  for (size_t index = 0; index < plots.size(); ++index) {
+    const std::string plot = RenderLinePlot(plots[index]);
+    out += fmt::format("<svg y=\"{:.0f}\"", kLinePlotHeight * static_cast<double>(index));
+    out += plot.substr(4);  // behind its own "<svg"
+  }
+  return out + "</svg>\n";
 }
 
 std::string RenderHeatMap(const HeatMap& map) {

@@ -2,6 +2,7 @@
 // are UTF-8 and are escaped. NaN is a gap.
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,8 +20,11 @@ struct LinePlot {
   std::string y_label;
   bool log_x = false;  // x > 0; ticks at the points of the first series
   std::vector<LineSeries> series;
+  double y_from = NAN;  // the y axis begins here at the latest
 };
 std::string RenderLinePlot(const LinePlot& plot);
+// Below each other.
+std::string RenderLinePlots(const std::vector<LinePlot>& plots);
 
 struct HeatPanel {
   std::string title;

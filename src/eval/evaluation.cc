@@ -37,6 +37,29 @@ std::string Printable(std::string_view text) {
   return valid;
 }
 
+void ShorterTexts::Add(const std::string& name, int64_t tokens, int64_t asked) {
+  if (tokens < asked) texts_.push_back({name, tokens, asked});
+}
+
+std::string ShorterTexts::Note() const {
+  std::string note;
+  for (const Shorter& text : texts_) {
+    note +=
+        fmt::format("{}note: {} has {} tokens, fewer than the {} asked for: all of it is used\n",
+                    note.empty() ? "\n" : "", text.name, text.tokens, text.asked);
+  }
+  return note;
+}
+
+void ShorterTexts::AddTo(json::object& report) const {
+  if (texts_.empty()) return;
+  json::array texts;
+  for (const Shorter& text : texts_) {
+    texts.push_back(json::object{{"name", text.name}, {"tokens", text.tokens}});
+  }
+  report["shorter_texts"] = std::move(texts);
+}
+
 json::object DescribeRun(const char* what, const EvalOptions& options, const ModelConfig& config) {
   std::string folder = options.engine.model_dir;
   while (folder.size() > 1 && folder.back() == '/') folder.pop_back();

@@ -39,6 +39,26 @@ Result<EvalReport> Finish(const EvalOptions& options, EvalReport report);
 // `text` with broken UTF-8 replaced and control characters left out: for JSON and SVG.
 std::string Printable(std::string_view text);
 
+// Texts with fewer tokens than are asked for, all of which are used: what every evaluation but that
+// of needles says of them, whose documents begin a short text anew.
+class ShorterTexts {
+ public:
+  // A text of `tokens`, of which `asked` were asked for (0: as many as there are).
+  void Add(const std::string& name, int64_t tokens, int64_t asked);
+  // Lines for a table, the first empty; nothing where no text is shorter.
+  std::string Note() const;
+  // The field "shorter_texts", where there are any.
+  void AddTo(json::object& report) const;
+
+ private:
+  struct Shorter {
+    std::string name;
+    int64_t tokens = 0;
+    int64_t asked = 0;
+  };
+  std::vector<Shorter> texts_;
+};
+
 // The options, as the JSON of each evaluation begins.
 json::object DescribeRun(const char* what, const EvalOptions& options, const ModelConfig& config);
 

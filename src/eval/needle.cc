@@ -38,7 +38,7 @@ class NeedleRun {
 
   Result<EvalReport> Run() {
     WINNOW_ASSIGN(const std::vector<Text> texts, ReadTexts(options_.eval.texts));
-    WINNOW_ASSIGN(const NeedleFile file, ReadNeedleFile(options_.needles));
+    WINNOW_ASSIGN(const NeedleFile file, ReadNeedles(options_.needles, NeedleOptions().needles));
     WINNOW_TRY(CheckOutputs(options_.eval, options_.needles));
     WINNOW_ASSIGN(const Reader reader, Reader::Load(options_.eval, config_));
     WINNOW_ASSIGN(room_, RoomBesideDocument(file, reader));
@@ -234,11 +234,10 @@ class NeedleRun {
       map.columns.push_back(length % 1024 == 0 ? fmt::format("{}K", length / 1024)
                                                : fmt::format("{}", length));
     }
-    for (const QuestionKind kind : {QuestionKind::kFact, QuestionKind::kQuote}) {
+    for (const QuestionKind kind : kQuestionKinds) {
       for (const AttentionMode mode : modes_) {
         HeatPanel panel;
-        panel.title = fmt::format("{}, {}", kind == QuestionKind::kFact ? "facts" : "quotes",
-                                  winnow::Name(mode));
+        panel.title = fmt::format("{}, {}", PluralName(kind), winnow::Name(mode));
         for (int64_t depth = 0; depth < options_.depths; ++depth) {
           std::vector<double> row;
           for (const int64_t length : options_.lengths) {
@@ -250,6 +249,11 @@ class NeedleRun {
       }
     }
     return RenderHeatMap(map);
+  }
+
+  static const char* PluralName(QuestionKind kind) {
+    if (kind == QuestionKind::kFact) return "facts";
+    return kind == QuestionKind::kAbsent ? "absences, by number" : "quotes";
   }
 
   const NeedleOptions& options_;

@@ -47,7 +47,10 @@ Result<NeedleFile> ReadNeedleFile(const std::string& path) {
   WINNOW_ASSIGN(const std::string text, ReadFile(path, kMaxFileBytes));
   const std::string name = FileName(path);
   const auto parsed = ParseJson(text, name);
-  if (!parsed.ok()) return InvalidArgument(parsed.error().message());
+  if (!parsed.ok()) {
+    return InvalidArgument(parsed.error().message(),
+                           "expected JSON with statements, questions and answers: docs/eval.md");
+  }
   const json::value& value = *parsed;
   const json::object* root = value.if_object();
   if (root == nullptr) {
@@ -94,6 +97,16 @@ Result<NeedleFile> ReadNeedleFile(const std::string& path) {
     file.needles.push_back(std::move(needle));
   }
   return file;
+}
+
+Result<NeedleFile> ReadNeedles(const std::string& path, const std::string& default_path) {
+  auto file = ReadNeedleFile(path);
+  if (file.ok() || file.error().code() != StatusCode::kNotFound || path != default_path) {
+    return file;
+  }
+  return Status(
+      file.error().code(), file.error().message(),
+      "it is the default, seen from the root of Winnow's source; --needles names another");
 }
 
 }  // namespace winnow::eval

@@ -27,4 +27,8 @@ struct NeedleFile {
 // must be absent. Errors name the file, the field and what was found.
 Result<NeedleFile> ReadNeedleFile(const std::string& path);
 
+// The same, with a hint where the file is missing and nobody named it: `default_path` is what is
+// read then.
+Result<NeedleFile> ReadNeedles(const std::string& path, const std::string& default_path);
+
 }  // namespace winnow::eval

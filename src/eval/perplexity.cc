@@ -137,6 +137,8 @@ class PerplexityRun {
       if (windows_.back().empty()) {
         return InvalidArgument(texts[index].path + ": fewer than two tokens, expected more");
       }
+      shorter_.Add(texts[index].name, static_cast<int64_t>(tokens[index].size()) + bos,
+                   options_.length);
     }
     return OkStatus();
   }
@@ -193,6 +195,7 @@ class PerplexityRun {
     table += fmt::format("\n{:<24} {:>9} {:>11} {:>11} {:>11}\n", "beyond it, by text", "tokens",
                          "dense", "sparse", "difference");
     for (const TextLosses& text : texts_) table += SumLine(text.name, text.Beyond());
+    table += shorter_.Note();
     table += fmt::format("\ndense {:.1f} s, sparse {:.1f} s\n", dense_seconds_, sparse_seconds_);
     return table;
   }
@@ -216,6 +219,7 @@ class PerplexityRun {
   json::object Json() const {
     json::object object = DescribeRun("perplexity", options_.eval, config_);
     object["length"] = length_;
+    shorter_.AddTo(object);
     object["pooled"] = LossesJson(Pooled());
     json::array texts;
     for (const TextLosses& text : texts_) texts.push_back(LossesJson(text));
@@ -231,15 +235,28 @@ class PerplexityRun {
     plot.x_label = "position up to";
     plot.y_label = "perplexity";
     plot.log_x = true;
+    LinePlot difference = plot;  // the two lines are too close to be told apart
+    difference.title = "Sparse perplexity above dense";
+    difference.y_label = "percent";
+    difference.y_from = 0;
     plot.series = {{"dense", {}, true}, {"sparse", {}, false}};
+    difference.series = {{"all texts", {}, false}};
+    for (const TextLosses& text : texts_) {
+      if (texts_.size() > 1) difference.series.push_back({text.name, {}, true});
+    }
     for (size_t index = 0; index < pooled.buckets.size(); ++index) {
       const LossSum& sum = pooled.buckets[index];
       const Bucket range = BucketAt(static_cast<int64_t>(index), config_.index_topk);
       const double x = static_cast<double>(std::min(range.end, length_));
       plot.series[0].points.emplace_back(x, Perplexity(sum.dense, sum.tokens));
       plot.series[1].points.emplace_back(x, Perplexity(sum.sparse, sum.tokens));
+      difference.series[0].points.emplace_back(x, SparseRatio(sum));
+      for (size_t text = 1; text < difference.series.size(); ++text) {
+        difference.series[text].points.emplace_back(x,
+                                                    SparseRatio(texts_[text - 1].buckets[index]));
+      }
     }
-    return RenderLinePlot(plot);
+    return RenderLinePlots({plot, difference});
   }
 
   const PerplexityOptions& options_;
@@ -247,6 +264,7 @@ class PerplexityRun {
   int64_t length_ = 0;
   std::vector<Windows> windows_;   // of each text
   std::vector<TextLosses> texts_;  // likewise
+  ShorterTexts shorter_;
   double dense_seconds_ = 0;
   double sparse_seconds_ = 0;
 };

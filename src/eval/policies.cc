@@ -54,7 +54,7 @@ class PolicyRun {
  private:
   Status Prepare() {
     WINNOW_ASSIGN(const std::vector<Text> texts, ReadTexts(options_.eval.texts));
-    WINNOW_ASSIGN(const NeedleFile file, ReadNeedleFile(options_.needles));
+    WINNOW_ASSIGN(const NeedleFile file, ReadNeedles(options_.needles, PoliciesOptions().needles));
     WINNOW_TRY(CheckOutputs(options_.eval, options_.needles));
     WINNOW_ASSIGN(reader_, Reader::Load(options_.eval, config_));
     for (const Text& text : texts) {
@@ -67,6 +67,8 @@ class PolicyRun {
                         "{}",
                         text.path, size, config_.index_topk + 1));
       }
+      longest_ = std::max(longest_, size);
+      shorter_.Add(text.name, size, options_.length);
       windows_.push_back(std::move(windows.front()));
     }
     WINNOW_ASSIGN(const int64_t room, RoomBesideDocument(file, *reader_));
@@ -138,7 +140,7 @@ class PolicyRun {
     std::string table = fmt::format(
         "Policies: every token reads at most {} tokens, in {} tokens of each text\n\n"
         "{:<16} {:>12} {:>11} {:>8} {:>9}\n",
-        config_.index_topk, options_.length, "", "perplexity", "over dense", "facts", "seconds");
+        config_.index_topk, longest_, "", "perplexity", "over dense", "facts", "seconds");
     for (const Outcome& outcome : outcomes_) {
       table += fmt::format("{:<16} {:>12.4f} {:>+9.2f} % {:>8} {:>9.1f}\n",
                            outcome.full ? outcome.name + " (all)" : outcome.name, Of(outcome),
@@ -148,7 +150,7 @@ class PolicyRun {
     if (haystacks_.front().document.repeats) {
       table += "\nnote: the texts are shorter than the document and begin anew in it\n";
     }
-    return table;
+    return table + shorter_.Note();
   }
 
   static double Of(const Outcome& outcome) { return Perplexity(outcome.loss, outcome.tokens); }
@@ -162,6 +164,8 @@ class PolicyRun {
     options["length"] = options_.length;
     options["depths"] = options_.depths;
     options["needles"] = Printable(options_.needles);
+    object["length"] = longest_;
+    shorter_.AddTo(object);
     object["budget"] = config_.index_topk;
     json::array policies;
     for (const Outcome& outcome : outcomes_) {
@@ -180,13 +184,15 @@ class PolicyRun {
 
   std::string Svg() const {
     BarChart chart;
-    chart.title = fmt::format("{} tokens read of up to {}: who chooses them", config_.index_topk,
-                              options_.length);
-    BarPanel perplexity{"perplexity beyond the budget (less is better)", {}, {}};
+    chart.title =
+        fmt::format("{} tokens read of up to {}: who chooses them", config_.index_topk, longest_);
+    // By its logarithm, the loss: a choice that fails altogether would leave no room for the rest.
+    BarPanel perplexity{
+        "perplexity beyond the budget, on a logarithmic scale (less is better)", {}, {}};
     BarPanel facts{"facts found", {}, {}};
     for (const Outcome& outcome : outcomes_) {
       chart.bars.push_back(outcome.full ? outcome.name + " (reads all)" : outcome.name);
-      perplexity.values.push_back(Of(outcome));
+      perplexity.values.push_back(std::max(0.0, std::log(Of(outcome))));
       perplexity.labels.push_back(fmt::format("{:.2f}", Of(outcome)));
       facts.values.push_back(static_cast<double>(outcome.correct));
       facts.labels.push_back(fmt::format("{} of {}", outcome.correct, outcome.facts));
@@ -200,6 +206,8 @@ class PolicyRun {
   ThreadPool pool_;
   std::optional<Reader> reader_;
   std::vector<std::vector<int32_t>> windows_;  // the first of each text
+  int64_t longest_ = 0;                        // tokens of a window
+  ShorterTexts shorter_;
   std::vector<Haystack> haystacks_;
   std::vector<Outcome> outcomes_;  // dense first
 };

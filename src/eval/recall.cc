@@ -43,6 +43,7 @@ class RecallRun {
                         text.path, size, config_.index_topk));
       }
       longest_ = std::max(longest_, size);
+      shorter_.Add(text.name, size, options_.length);
       windows_.push_back(std::move(windows.front()));
     }
     return OkStatus();
@@ -97,7 +98,8 @@ class RecallRun {
 
   std::string Table() const {
     std::string table = fmt::format(
-        "Recall: {} queries beyond index_topk {} in {} tokens; index keys of the run: {}\n\n"
+        "Recall: {} queries beyond index_topk {} in {} tokens of each text; index keys of the run: "
+        "{}\n\n"
         "         share of the dense mass kept              overlap with the oracle\n",
         layers_.front().queries, config_.index_topk, longest_,
         winnow::Name(options_.eval.engine.index_keys));
@@ -116,7 +118,7 @@ class RecallRun {
       table += "* without an indexer of its own\n";
       break;
     }
-    return table + fmt::format("\n{:.1f} s\n", seconds_);
+    return table + shorter_.Note() + fmt::format("\n{:.1f} s\n", seconds_);
   }
 
   static json::object RecallJson(const LayerRecall& recall) {
@@ -134,6 +136,7 @@ class RecallRun {
   json::object Json() const {
     json::object object = DescribeRun("recall", options_.eval, config_);
     object["length"] = longest_;
+    shorter_.AddTo(object);
     object["queries_of_each_text"] = options_.queries;
     json::array layers;
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
@@ -154,6 +157,7 @@ class RecallRun {
                              config_.index_topk, longest_);
     plot.x_label = "layer";
     plot.y_label = "share of the mass";
+    plot.y_from = 0;
     LineSeries oracle{"oracle", {}, true};
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
       oracle.points.emplace_back(layer, Mean(layers_[layer].oracle_mass, layers_[layer]));
@@ -174,6 +178,7 @@ class RecallRun {
   const ModelConfig config_;
   std::vector<std::vector<int32_t>> windows_;
   int64_t longest_ = 0;  // tokens of a window
+  ShorterTexts shorter_;
   std::vector<LayerRecall> layers_;
   LayerRecall all_;
   double seconds_ = 0;

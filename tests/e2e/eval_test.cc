@@ -225,6 +225,9 @@ TEST_F(Eval, SaysWhatIsWrongBeforeAnyWork) {
       {"needle " + kNano + " --text " + text + " --needles " + needles,
        "wrong.json: absent_answer: a number"},
       {"needle " + kNano + " --text " + text + " --needles " + tiny, "tiny.txt: syntax error"},
+      {"needle " + kNano + " --text " + text + " --needles " + tiny, "expected JSON with"},
+      {"needle " + kNano + " --text " + text + kNeedles + " --seed -1", "'-1', expected a whole"},
+      {"recall " + kNano + " --text " + text + " --seed -1", "'-1', expected a whole"},
       {"needle " + kNano + " --text " + text + " --needles " + good + " --lengths 1K --svg " + good,
        good + ": it would replace"},
       {"recall " + kNano + " --text " + tiny, tiny + ": "},
@@ -242,6 +245,40 @@ TEST_F(Eval, SaysWhatIsWrongBeforeAnyWork) {
   }
   EXPECT_EQ(Files(), files) << "nothing was left behind";
   EXPECT_EQ(Slurp(good), Slurp(kRoot + "/examples/needles.json"));
+}
+
+// A text of less than is asked for is used whole, and each evaluation says so in the same words.
+TEST_F(Eval, SaysWhichTextsAreShorterThanAskedFor) {
+  const std::string text = Text(30);
+  const std::string says = "\nnote: text.txt has ";
+  for (const std::string& arguments :
+       {"perplexity " + kNano + " --length 4K", "recall " + kNano + " --length 4K --queries 2",
+        "policies " + kNano + kNeedles + " --length 4K --depths 1"}) {
+    const Ended run =
+        Winnow("eval " + arguments + " --text " + text + " --json " + Path("short.json"));
+    ASSERT_EQ(run.code, 0) << run.err;
+    EXPECT_NE(run.out.find(says), std::string::npos) << run.out;
+    EXPECT_NE(run.out.find(" tokens, fewer than the 4096 asked for: all of it is used\n"),
+              std::string::npos)
+        << run.out;
+    const json::object report = Parsed(Path("short.json"));
+    const json::array& shorter = report.at("shorter_texts").as_array();
+    ASSERT_EQ(shorter.size(), 1u);
+    EXPECT_EQ(shorter[0].as_object().at("name").as_string(), "text.txt");
+    EXPECT_EQ(shorter[0].as_object().at("tokens"), report.at("length"));
+    EXPECT_LT(report.at("length").as_int64(), 4096);
+  }
+}
+
+TEST_F(Eval, SaysWhereTheNeedlesNobodyNamedShouldBe) {
+  const std::string text = Text(60);
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_);
+  const Ended run = Winnow("eval needle " + kNano + " --text " + text);
+  fs::current_path(before);
+  EXPECT_EQ(run.code, 2);
+  EXPECT_NE(run.err.find("examples/needles.json: "), std::string::npos) << run.err;
+  EXPECT_NE(run.err.find("--needles names another"), std::string::npos) << run.err;
 }
 
 TEST_F(Eval, ListsTheEvaluations) {

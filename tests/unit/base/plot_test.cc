@@ -44,6 +44,21 @@ TEST(LinePlot, IsWellFormedAndBreaksLinesAtGaps) {
   EXPECT_NE(svg.find(">1024</text>"), std::string::npos);
 }
 
+TEST(LinePlot, BeginsWhereItIsTold) {
+  LinePlot plot{"", "", "", false, {{"kept", {{0, 0.95}, {7, 0.99}}, false}}};
+  EXPECT_EQ(RenderLinePlot(plot).find(">0.4</text>"), std::string::npos);
+  plot.y_from = 0;
+  EXPECT_NE(RenderLinePlot(plot).find(">0.4</text>"), std::string::npos);
+}
+
+TEST(LinePlots, StandBelowEachOther) {
+  const LinePlot plot{kNasty, kNasty, "", false, {{"line", {{0, 1}, {1, 2}}, false}}};
+  const std::string svg = RenderLinePlots({plot, plot});
+  ExpectClean(svg);
+  EXPECT_EQ(Count(svg, "<svg"), 3);
+  EXPECT_NE(svg.find("<svg y=\"400\""), std::string::npos);
+}
+
 TEST(LinePlot, BearsNothingAndOnePoint) {
   LinePlot plot;
   EXPECT_EQ(XmlProblem(RenderLinePlot(plot)), "");

@@ -21,6 +21,21 @@ std::string Slurp(const std::string& path) {
   return text.str();
 }
 
+TEST(ShorterTexts, AreNamedWithWhatTheyHave) {
+  ShorterTexts texts;
+  texts.Add("long.txt", 8192, 8192);
+  texts.Add("any.txt", 5, 0);
+  json::object report;
+  texts.AddTo(report);
+  EXPECT_EQ(texts.Note(), "");
+  EXPECT_TRUE(report.empty());
+  texts.Add("short.txt", 700, 8192);
+  texts.AddTo(report);
+  EXPECT_EQ(texts.Note(),
+            "\nnote: short.txt has 700 tokens, fewer than the 8192 asked for: all of it is used\n");
+  EXPECT_EQ(json::serialize(report), R"({"shorter_texts":[{"name":"short.txt","tokens":700}]})");
+}
+
 TEST(Outputs, AreCheckedWithoutATraceAndReplacedWhole) {
   const TestFolder folder;
   EvalOptions options;
