@@ -158,8 +158,10 @@ bool Generation::Deliver(const Sample& sample, Chunk chunk) {
     return true;
   }
   if (decoder_) Tell(stops_.Append(decoder_->Append(token)), &chunk);
-  if (stops_.stopped() || receipt_.completion_tokens == task_.max_tokens) {
-    Finish(stops_.stopped() ? FinishReason::kStop : FinishReason::kLength, std::move(chunk));
+  const bool whole = constraint_ && constraint_->finished();
+  if (whole || stops_.stopped() || receipt_.completion_tokens == task_.max_tokens) {
+    Finish(whole || stops_.stopped() ? FinishReason::kStop : FinishReason::kLength,
+           std::move(chunk));
     return true;
   }
   sequence_.tokens.push_back(token);
