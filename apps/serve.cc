@@ -105,7 +105,7 @@ void AddSecondsOption(CLI::App& command, const std::string& flag, double* second
                       const std::string& help) {
   command.add_option(flag, *seconds, help)
       ->type_name("S")
-      ->check(CLI::Range(0.0, 1e6))
+      ->check(CLI::Range(0.0, 1e6).description(""))
       ->capture_default_str()
       ->group("Limits");
 }
@@ -121,18 +121,18 @@ void AddLimitOptions(CLI::App& command, ServerOptions* options) {
           "--max-body", [options](const int64_t& mib) { options->max_body_bytes = mib << 20; },
           "Largest body of a request in MiB")
       ->type_name("MIB")
-      ->check(CLI::Range(1, 4096))
+      ->check(CLI::Range(1, 4096).description(""))
       ->default_str("8")
       ->group(group);
   command
       .add_option("--max-sequences", options->engine.max_sequences, "Generations that run together")
       ->type_name("N")
-      ->check(CLI::Range(1, 65536))
+      ->check(CLI::Range(1, 65536).description(""))
       ->capture_default_str()
       ->group(group);
   command.add_option("--max-queue", options->engine.max_queue, "Generations that may wait")
       ->type_name("N")
-      ->check(CLI::Range(0, 1 << 24))
+      ->check(CLI::Range(0, 1 << 24).description(""))
       ->capture_default_str()
       ->group(group);
   command
@@ -162,7 +162,7 @@ void AddFileOptions(CLI::App& command, ServerOptions* options) {
         .add_option_function<int64_t>(
             flag, [bytes](const int64_t& mib) { *bytes = mib << 20; }, help)
         ->type_name("MIB")
-        ->check(CLI::Range(1, 1 << 20))
+        ->check(CLI::Range(1, 1 << 20).description(""))
         ->default_str(std::to_string(*bytes >> 20))
         ->group(group);
   };
@@ -174,7 +174,7 @@ void AddFileOptions(CLI::App& command, ServerOptions* options) {
   add_mebibytes("--max-file", &options->max_file_bytes, "Largest file that is taken");
   command.add_option("--max-files", options->max_files, "Files that each key may have")
       ->type_name("N")
-      ->check(CLI::Range(1, 1 << 30))
+      ->check(CLI::Range(1, 1 << 30).description(""))
       ->capture_default_str()
       ->group(group);
   add_mebibytes("--max-storage", &options->max_stored_bytes,
@@ -183,7 +183,7 @@ void AddFileOptions(CLI::App& command, ServerOptions* options) {
       .add_option("--batch-concurrency", options->batch_concurrency,
                   "Generations of batches that run together; default: half of --max-sequences")
       ->type_name("N")
-      ->check(CLI::Range(1, 65536))
+      ->check(CLI::Range(1, 65536).description(""))
       ->group(group);
 }
 
@@ -206,7 +206,7 @@ void AddServe(CLI::App& app, int* exit_code) {
       ->add_option("--price", options->dollars_per_hour,
                    "Dollars that an hour of this machine costs, for receipts")
       ->type_name("X")
-      ->check(CLI::Range(0.0, 1e9));
+      ->check(CLI::Range(0.0, 1e9).description(""));
   command
       ->add_option("--ledger", options->ledger,
                    "A SQLite database of what every request cost; read by `winnow usage`")
