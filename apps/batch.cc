@@ -151,6 +151,7 @@ void AddBatch(CLI::App& app, int* exit_code) {
   auto options = std::make_shared<BatchCommand>();
   BatchOptions& batch = options->batch;
   batch.engine.measure_rates = true;
+  batch.engine.cache_tokens = -1;
   CLI::App* command = app.add_subcommand(
       "batch", "Runs requests from a file in OpenAI's batch format; goes on after a kill");
   AddModelArgument(*command, &batch.engine.model_dir);
@@ -173,8 +174,10 @@ void AddBatch(CLI::App& app, int* exit_code) {
       ->type_name("N")
       ->check(CLI::Range(1, 65536).description(""))
       ->capture_default_str();
-  AddSizeOption(*command, "--cache-tokens", &batch.engine.cache_tokens,
-                "Tokens the cache holds, of all requests; default: the context");
+  AddSizeOption(
+      *command, "--cache-tokens", &batch.engine.cache_tokens,
+      "Tokens the cache holds, of all requests; default: four contexts, or less where memory "
+      "is short");
   command
       ->add_option("--served-model-name", batch.served_model_names,
                    "What \"model\" may be in requests; repeatable; default: the folder's name")

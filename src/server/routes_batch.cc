@@ -27,7 +27,7 @@ ApiError NoSuch(const char* what, std::string_view id) {
 }
 
 // What the store could not do is no fault of the client's, except where it says so.
-ApiError StoreError(const Status& status, const char* code) {
+ApiError StoreError(const Status& status, const char* code = "") {
   ApiError error = ToApiError(status);
   error.status = status.code() == StatusCode::kInvalidArgument ? 400
                  : status.code() == StatusCode::kNotFound      ? 404
@@ -170,7 +170,7 @@ void ListFiles(BatchStore& store, const HttpRequest& request, const Responder& r
     return Refuse(request, responder, *error);
   }
   const auto files = store.ListFiles(query);
-  if (!files.ok()) return Refuse(request, responder, StoreError(files.error(), "files"));
+  if (!files.ok()) return Refuse(request, responder, StoreError(files.error()));
   json::array data;
   for (const StoredFile& file : *files) {
     if (static_cast<int64_t>(data.size()) + 1 < query.limit) data.push_back(FileJson(file));
@@ -183,7 +183,7 @@ std::optional<StoredFile> RequestedFile(BatchStore& store, const HttpRequest& re
                                         const Responder& responder) {
   auto file = store.FindFile(request.key, std::string(request.Param("id")));
   if (!file.ok()) {
-    Refuse(request, responder, StoreError(file.error(), "files"));
+    Refuse(request, responder, StoreError(file.error()));
     return std::nullopt;
   }
   if (!*file) Refuse(request, responder, NoSuch("files", request.Param("id")));
@@ -211,7 +211,7 @@ void DeleteFile(BatchStore& store, const HttpRequest& request, const Responder& 
   const auto file = RequestedFile(store, request, responder);
   if (!file) return;
   const auto in_use = InUse(store, *file);
-  if (!in_use.ok()) return Refuse(request, responder, StoreError(in_use.error(), "files"));
+  if (!in_use.ok()) return Refuse(request, responder, StoreError(in_use.error()));
   if (*in_use) {
     return Refuse(request, responder,
                   {.status = 409,
@@ -220,7 +220,7 @@ void DeleteFile(BatchStore& store, const HttpRequest& request, const Responder& 
                    .code = "file_in_use"});
   }
   const Status deleted = store.DeleteFile(*file);
-  if (!deleted.ok()) return Refuse(request, responder, StoreError(deleted, "files"));
+  if (!deleted.ok()) return Refuse(request, responder, StoreError(deleted));
   Reply(responder, {{"id", file->id}, {"object", "file"}, {"deleted", true}});
 }
 
@@ -317,7 +317,7 @@ void CreateBatch(Service& service, BatchQueue& queue, const HttpRequest& request
   batch.id = batch.object["id"].get_string().c_str();
   const std::string file_id = batch.object["input_file_id"].get_string().c_str();
   const auto file = queue.store().FindFile(request.key, file_id);
-  if (!file.ok()) return Refuse(request, responder, StoreError(file.error(), "batches"));
+  if (!file.ok()) return Refuse(request, responder, StoreError(file.error()));
   if (!*file || (*file)->purpose != "batch") {
     return Refuse(
         request, responder,
@@ -336,7 +336,7 @@ void ListBatches(BatchQueue& queue, const HttpRequest& request, const Responder&
     return Refuse(request, responder, *error);
   }
   auto batches = queue.store().ListBatches(query);
-  if (!batches.ok()) return Refuse(request, responder, StoreError(batches.error(), "batches"));
+  if (!batches.ok()) return Refuse(request, responder, StoreError(batches.error()));
   json::array data;
   for (StoredBatch& batch : *batches) {
     if (static_cast<int64_t>(data.size()) + 1 == query.limit) break;
@@ -348,7 +348,7 @@ void ListBatches(BatchQueue& queue, const HttpRequest& request, const Responder&
 
 void GetBatch(BatchQueue& queue, const HttpRequest& request, const Responder& responder) {
   auto batch = queue.store().FindBatch(request.key, std::string(request.Param("id")));
-  if (!batch.ok()) return Refuse(request, responder, StoreError(batch.error(), "batches"));
+  if (!batch.ok()) return Refuse(request, responder, StoreError(batch.error()));
   if (!*batch) return Refuse(request, responder, NoSuch("batches", request.Param("id")));
   queue.FillCounts(&**batch);
   Reply(responder, (*batch)->object);
@@ -357,7 +357,7 @@ void GetBatch(BatchQueue& queue, const HttpRequest& request, const Responder& re
 void CancelBatch(BatchQueue& queue, const HttpRequest& request, const Responder& responder) {
   auto batch = queue.Cancel(request.key, std::string(request.Param("id")));
   if (!batch.ok()) {
-    ApiError error = StoreError(batch.error(), "batches");
+    ApiError error = StoreError(batch.error(), "batch_ended");
     if (error.status == 404) error = NoSuch("batches", request.Param("id"));
     if (error.status == 400) error.status = 409;
     return Refuse(request, responder, error);
