@@ -252,13 +252,13 @@ TEST_F(Eval, SaysWhichTextsAreShorterThanAskedFor) {
   const std::string text = Text(30);
   const std::string says = "\nnote: text.txt has ";
   for (const std::string& arguments :
-       {"perplexity " + kNano + " --length 4K", "recall " + kNano + " --length 4K --queries 2",
-        "policies " + kNano + kNeedles + " --length 4K --depths 1"}) {
+       {"perplexity " + kNano + " --length 1K", "recall " + kNano + " --length 1K --queries 2",
+        "policies " + kNano + kNeedles + " --length 1K --depths 1"}) {
     const Ended run =
         Winnow("eval " + arguments + " --text " + text + " --json " + Path("short.json"));
     ASSERT_EQ(run.code, 0) << run.err;
     EXPECT_NE(run.out.find(says), std::string::npos) << run.out;
-    EXPECT_NE(run.out.find(" tokens, fewer than the 4096 asked for: all of it is used\n"),
+    EXPECT_NE(run.out.find(" tokens, fewer than the 1024 asked for: all of it is used\n"),
               std::string::npos)
         << run.out;
     const json::object report = Parsed(Path("short.json"));
@@ -266,7 +266,7 @@ TEST_F(Eval, SaysWhichTextsAreShorterThanAskedFor) {
     ASSERT_EQ(shorter.size(), 1u);
     EXPECT_EQ(shorter[0].as_object().at("name").as_string(), "text.txt");
     EXPECT_EQ(shorter[0].as_object().at("tokens"), report.at("length"));
-    EXPECT_LT(report.at("length").as_int64(), 4096);
+    EXPECT_LT(report.at("length").as_int64(), 1024);
   }
 }
 
