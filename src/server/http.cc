@@ -53,7 +53,8 @@ constexpr size_t kIdleRead = 2 << 10;       // bytes of the buffer that waits fo
 constexpr int kSendBuffer = 128 << 10;      // of the kernel, for each connection
 constexpr int64_t kReserve = 64;            // connections beyond max_connections, for /health
 constexpr double kBytesPerSecond = 8192.0;  // a body arrives at least so fast
-constexpr double kLingerSeconds = 1.0;      // for a client to read a refusal
+constexpr int64_t kBodyMemory = int64_t{256} << 20;  // of all bodies; one may always have more
+constexpr double kLingerSeconds = 1.0;               // for a client to read a refusal
 constexpr auto kSweep = std::chrono::milliseconds(50);
 constexpr auto kNever = Clock::time_point::max();
 
@@ -197,6 +198,7 @@ struct HttpServer::State : std::enable_shared_from_this<HttpServer::State> {
   bool stopped = false;
   int port = 0;
   std::atomic<int64_t> open{0}, busy{0}, accepted{0}, refused{0};
+  std::atomic<int64_t> body_bytes{0};  // of requests that are read or worked on
 
   Status Listen();
   Status LoadTls();
@@ -204,6 +206,16 @@ struct HttpServer::State : std::enable_shared_from_this<HttpServer::State> {
   Awaitable<void> Sweep();
   void Add(tcp::socket socket);
   void StopNow();
+};
+
+// What a request's body takes of the memory for all.
+struct BodyShare {
+  explicit BodyShare(std::weak_ptr<HttpServer::State> its_server) : server(std::move(its_server)) {}
+  ~BodyShare() {
+    if (const auto state = server.lock()) state->body_bytes.fetch_sub(bytes);
+  }
+  std::weak_ptr<HttpServer::State> server;
+  int64_t bytes = 0;
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {
@@ -253,7 +265,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   Awaitable<bool> Request();
-  Awaitable<int> ReadBody(Parser& parser);
+  Awaitable<int> ReadBody(Parser& parser, BodyShare& share);
   Awaitable<bool> Respond(std::shared_ptr<Exchange> exchange, const HttpRequest& shape);
   Awaitable<bool> SendSource(Exchange& exchange, const HttpRequest& shape);
   Awaitable<bool> SendWhole(HttpResponse response, const HttpRequest& shape);
@@ -288,12 +300,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string input_;  // read and, from consumed_bytes_ on, not parsed
   size_t consumed_bytes_ = 0;
   int64_t received_ = 0;
-  int64_t sent_ = 0;     // of the current answer
-  int status_ = 0;       // of the current answer; 0 before it begins
+  int64_t sent_ = 0;                    // of the current answer
+  int status_ = 0;                      // of the current answer; 0 before it begins
   std::shared_ptr<Exchange> exchange_;  // of the request that is being answered
-  bool eof_ = false;     // nothing more will arrive
-  bool killed_ = false;  // nothing more can be sent
-  bool late_ = false;    // a polite deadline has passed
+  bool eof_ = false;                    // nothing more will arrive
+  bool killed_ = false;                 // nothing more can be sent
+  bool late_ = false;                   // a polite deadline has passed
   bool idle_ = true;
   bool in_body_ = false;
   bool version_10_ = false;
@@ -470,7 +482,7 @@ std::string Describe(const Parser& parser, HttpRequest* request) {
 }  // namespace
 
 // Reads the body into the parser: 0, or the status to refuse it with, or -1 if the client has gone.
-Awaitable<int> Connection::ReadBody(Parser& parser) {
+Awaitable<int> Connection::ReadBody(Parser& parser, BodyShare& share) {
   const int64_t before = received_;
   const Clock::time_point start = Clock::now();
   SetDeadline(server_.options.body_seconds, /*polite=*/true);
@@ -489,6 +501,12 @@ Awaitable<int> Connection::ReadBody(Parser& parser) {
     if (used > 0) Consume(used);
     if (error && error != http::error::need_more) {
       status = StatusOf(error);
+      break;
+    }
+    share.bytes += static_cast<int64_t>(used);
+    const int64_t all = server_.body_bytes.fetch_add(static_cast<int64_t>(used));
+    if (all > kBodyMemory && all > share.bytes) {
+      status = 503;
       break;
     }
     if (parser.is_done() || (used > 0 && !Input().empty())) continue;
@@ -594,7 +612,8 @@ Awaitable<bool> Connection::Request() {
         co_return false;
       }
     }
-    const int status = co_await ReadBody(parser);
+    auto share = std::make_shared<BodyShare>(server_.weak_from_this());
+    const int status = co_await ReadBody(parser, *share);
     if (status < 0) {
       Done(request, false);
       co_return false;
@@ -602,11 +621,13 @@ Awaitable<bool> Connection::Request() {
     if (status > 0) {
       std::string message = status == 413   ? too_long
                             : status == 408 ? std::string("body: it did not arrive in time")
+                            : status == 503 ? std::string("server: too many long bodies at a time")
                                             : std::string("body: its chunks are malformed");
       co_await Fail(status, std::move(message), std::move(request));
       co_return false;
     }
     request.body = std::move(parser.get().body());
+    request.body_share = std::move(share);
   }
   close_after_ = !parser.keep_alive() || reserve_;
   HttpRequest shape;  // what writing the answer needs, when the request itself has gone away

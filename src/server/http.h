@@ -42,6 +42,8 @@ struct HttpRequest {
   int64_t max_body_bytes = 0;  // 0: as HttpOptions has it
   std::shared_ptr<RequestRecord> record;
 
+  std::shared_ptr<void> body_share;  // of the memory for bodies; given back with the request
+
   // The value of a header (name in lower case), query field or pattern; empty if there is none.
   std::string_view Header(std::string_view name) const;
   std::string_view Param(std::string_view name) const;

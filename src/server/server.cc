@@ -1,7 +1,7 @@
 // The server as a whole: options checked, parts put together, started and ended.
 #include "winnow/server.h"
 
-#include <openssl/sha.h>
+#include <malloc.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <condition_variable>
 #include <ctime>
-#include <filesystem>
 #include <mutex>
 #include <thread>
 
@@ -21,6 +20,7 @@
 #include "server/json_text.h"
 #include "server/ledger.h"
 #include "server/log_writer.h"
+#include "server/model_name.h"
 #include "server/request_log.h"
 #include "server/router.h"
 #include "server/service.h"
@@ -35,31 +35,11 @@ using server::HttpResponse;
 using server::RequestRecord;
 using server::Responder;
 
+constexpr size_t kLongBody = 256 << 10;
 constexpr double kLastSeconds = 2.0;  // for cancelled answers to end
 
 bool IsLoopback(const std::string& host) {
   return host == "localhost" || host.starts_with("127.") || host == "::1";
-}
-
-std::string FolderName(const std::string& path) {
-  std::error_code error;
-  std::filesystem::path folder = std::filesystem::weakly_canonical(path, error);
-  if (error) folder = path;
-  const std::string name = folder.filename().string();
-  return name.empty() ? "model" : name;
-}
-
-// The same for equal models and versions; says nothing of the machine.
-std::string Fingerprint(const ModelInfo& info, const EngineOptions& options) {
-  const std::string text =
-      fmt::format("{} {} {} {} {} {} {} {} {}", WINNOW_VERSION, info.model_type, info.parameters,
-                  info.vocab_size, info.num_hidden_layers, info.index_topk, Name(options.precision),
-                  Name(options.kv_cache), Name(options.index_keys));
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest);
-  std::string fingerprint = "fp_";
-  for (int index = 0; index < 5; ++index) fingerprint += fmt::format("{:02x}", digest[index]);
-  return fingerprint;
 }
 
 Status CheckOptions(const ServerOptions& options) {
@@ -141,8 +121,13 @@ std::optional<HttpResponse> Server::State::Admit(HttpRequest* request) {
 void Server::State::Handle(HttpRequest request, Responder responder) {
   const server::Route& route = router.route(request.route);
   if (route.on_io_thread) return route.handler(request, responder);
-  workers->Post([&route, request = std::move(request), responder = std::move(responder)] {
+  workers->Post([&route, request = std::move(request), responder = std::move(responder)]() mutable {
+    const size_t size = request.body.size();
     route.handler(request, responder);
+    if (size < kLongBody) return;
+    // What a long body was taken apart into is given back to the system.
+    request = {};
+    malloc_trim(0);
   });
 }
 
@@ -152,8 +137,9 @@ HttpResponse Server::State::Fail(int status, const std::string& message, HttpReq
     request->response_headers.emplace_back("x-request-id", request->id);
     request->record = NewRecord(*request, "other");
   }
-  return server::ErrorResponse({.status = status, .message = message},
-                               server::StyleOf(request->path), request->id);
+  return server::ErrorResponse(
+      {.status = status, .message = message, .retry_after = status == 503 ? 1 : 0},
+      server::StyleOf(request->path), request->id);
 }
 
 server::HttpHooks Server::State::Hooks() {
@@ -177,11 +163,9 @@ server::HttpHooks Server::State::Hooks() {
 Status Server::State::Prepare(const ServerOptions& options) {
   WINNOW_TRY(CheckOptions(options));
   service.options = options;
-  const std::string folder = FolderName(options.engine.model_dir);
-  service.model_names = options.served_model_names;
-  if (service.model_names.empty()) service.model_names = {folder};
-  service.accepted_names = service.model_names;
-  service.accepted_names.push_back(folder);
+  const std::string& model_dir = options.engine.model_dir;
+  service.model_names = server::ModelNames(options.served_model_names, model_dir);
+  service.accepted_names = server::AcceptedNames(options.served_model_names, model_dir);
 
   WINNOW_ASSIGN(server::ApiKeys keys,
                 server::ApiKeys::Load(options.api_keys, options.api_key_file));
@@ -268,7 +252,7 @@ Status Server::State::LoadEngine() {
   auto loaded = Engine::Load(service.options.engine);
   if (!loaded.ok()) return loaded.error();
   engine.emplace(std::move(*loaded));
-  service.fingerprint = Fingerprint(engine->info(), service.options.engine);
+  service.fingerprint = server::Fingerprint(engine->info(), service.options.engine);
   service.loaded_at.store(static_cast<int64_t>(std::time(nullptr)));
   service.engine.store(&*engine);
   return OkStatus();
