@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <ctime>
 
-#include "server/json_text.h"
 #include "server/openai_answer.h"
 #include "server/receipt_json.h"
 #include "server/service.h"
@@ -15,23 +14,6 @@ using Clock = RequestRecord::Clock;
 
 double SecondsSince(Clock::time_point time) {
   return std::chrono::duration<double>(Clock::now() - time).count();
-}
-
-// The texts that `echo` repeats; a model without a tokenizer has none.
-Result<std::vector<std::string>> EchoTexts(const Engine& engine, const Completion& completion) {
-  std::vector<std::string> texts;
-  if (!completion.echo) return texts;
-  for (const Request& request : completion.requests) {
-    texts.push_back(request.prompt);
-    if (request.token_ids.empty()) continue;
-    auto decoded = engine.Detokenize(request.token_ids);
-    if (decoded.ok()) {
-      texts.back() = ValidUtf8(*decoded);
-    } else if (decoded.error().code() != StatusCode::kUnsupported) {
-      return decoded.error();
-    }
-  }
-  return texts;
 }
 
 }  // namespace
@@ -76,19 +58,11 @@ std::optional<ApiError> BatchTask::MakeWriter() {
   return std::nullopt;
 }
 
-// Without max_tokens an answer may be as long as the context has room.
 std::optional<ApiError> BatchTask::Prepare(Request* request) const {
   request->key = context_.key;
   request->cache_salt = context_.cache_salt + request->cache_salt;
   if (line_.completion.max_tokens_given) return std::nullopt;
-  const Engine& engine = *context_.engine;
-  request->max_tokens = 1;
-  const auto tokens = engine.PromptTokens(*request);
-  if (!tokens.ok()) return EngineError(engine, *request, tokens.error());
-  const int64_t room = engine.info().max_context - static_cast<int64_t>(tokens->size());
-  if (room < 1) return EngineError(engine, *request, InvalidArgument("prompt: it is too long"));
-  request->max_tokens = room;
-  return std::nullopt;
+  return FillMaxTokens(*context_.engine, request);
 }
 
 Status BatchTask::Submit(const std::function<void()>& wake) {
@@ -167,17 +141,9 @@ void BatchTask::Cancel() {
 }
 
 Receipt BatchTask::Total() const {
-  Receipt total;
-  for (size_t index = 0; index < choices_.size(); ++index) {
-    Receipt receipt = choices_[index].receipt;
-    if (static_cast<int64_t>(index) % line_.completion.n != 0) {
-      // The same prompt again: its tokens count once, what they cost counts each time.
-      receipt.prompt_tokens = 0;
-      receipt.cached_tokens = 0;
-    }
-    AddReceipt(receipt, &total);
-  }
-  return total;
+  std::vector<Receipt> receipts;
+  for (const Choice& choice : choices_) receipts.push_back(choice.receipt);
+  return TotalReceipt(receipts, line_.completion.n);
 }
 
 std::string BatchTask::ResultText() {

@@ -140,17 +140,9 @@ bool Generations::Take(std::string* events) {
 }
 
 Receipt Generations::Total() const {
-  Receipt total;
-  for (size_t index = 0; index < choices_.size(); ++index) {
-    Receipt receipt = choices_[index].receipt;
-    if (static_cast<int64_t>(index) % n_ != 0) {
-      // The same prompt again: its tokens count once, what they cost counts each time.
-      receipt.prompt_tokens = 0;
-      receipt.cached_tokens = 0;
-    }
-    AddReceipt(receipt, &total);
-  }
-  return total;
+  std::vector<Receipt> receipts;
+  for (const Choice& choice : choices_) receipts.push_back(choice.receipt);
+  return TotalReceipt(receipts, n_);
 }
 
 void Generations::Finish() {

@@ -41,6 +41,19 @@ void AddReceipt(const Receipt& receipt, Receipt* into) {
   AddPhase(receipt.decode, &into->decode);
 }
 
+Receipt TotalReceipt(const std::vector<Receipt>& choices, int64_t n) {
+  Receipt total;
+  for (size_t index = 0; index < choices.size(); ++index) {
+    Receipt receipt = choices[index];
+    if (static_cast<int64_t>(index) % n != 0) {
+      receipt.prompt_tokens = 0;
+      receipt.cached_tokens = 0;
+    }
+    AddReceipt(receipt, &total);
+  }
+  return total;
+}
+
 double Dollars(const Receipt& receipt, double dollars_per_hour) {
   return (receipt.prefill.seconds + receipt.decode.seconds) / 3600.0 * dollars_per_hour;
 }

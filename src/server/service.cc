@@ -40,22 +40,6 @@ const char* PromptField(const Request& request) {
   return request.messages.empty() ? "prompt" : "messages";
 }
 
-// Without max_tokens an answer may be as long as the context has room.
-std::optional<ApiError> FillMaxTokens(const Engine& engine, Request* request) {
-  request->max_tokens = 1;
-  const auto tokens = engine.PromptTokens(*request);
-  if (!tokens.ok()) return EngineError(engine, *request, tokens.error());
-  const int64_t prompt_tokens = static_cast<int64_t>(tokens->size());
-  const int64_t max_context = engine.info().max_context;
-  if (prompt_tokens >= max_context) {
-    ApiError error = ContextError(prompt_tokens, 0, max_context);
-    error.param = PromptField(*request);
-    return error;
-  }
-  request->max_tokens = max_context - prompt_tokens;
-  return std::nullopt;
-}
-
 }  // namespace
 
 void Refuse(const HttpRequest& request, const Responder& responder, const ApiError& error) {
@@ -89,6 +73,39 @@ std::optional<ApiError> CheckModel(const Service& service, const std::string& mo
                                          Quoted(service.model_names.front())),
                   .param = "model",
                   .code = "model_not_found"};
+}
+
+std::optional<ApiError> FillMaxTokens(const Engine& engine, Request* request) {
+  request->max_tokens = 1;
+  const auto tokens = engine.PromptTokens(*request);
+  if (!tokens.ok()) return EngineError(engine, *request, tokens.error());
+  const int64_t prompt_tokens = static_cast<int64_t>(tokens->size());
+  const int64_t max_context = engine.info().max_context;
+  if (prompt_tokens >= max_context) {
+    ApiError error = ContextError(prompt_tokens, 0, max_context);
+    error.param = PromptField(*request);
+    return error;
+  }
+  request->max_tokens = max_context - prompt_tokens;
+  return std::nullopt;
+}
+
+Result<std::vector<std::string>> EchoTexts(const Engine& engine, const Completion& completion) {
+  std::vector<std::string> texts;
+  if (!completion.echo) return texts;
+  for (const Request& request : completion.requests) {
+    std::string text = request.prompt;
+    if (!request.token_ids.empty()) {
+      auto decoded = engine.Detokenize(request.token_ids);
+      // A model without a tokenizer has no texts, but its logprobs can be asked for.
+      if (decoded.ok()) text = ValidUtf8(*decoded);
+      if (!decoded.ok() && decoded.error().code() != StatusCode::kUnsupported) {
+        return decoded.error();
+      }
+    }
+    texts.push_back(std::move(text));
+  }
+  return texts;
 }
 
 ApiError EngineError(const Engine& engine, const Request& request, const Status& status) {
