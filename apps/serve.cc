@@ -1,5 +1,6 @@
 // winnow serve: a model behind HTTP.
 #include <fmt/format.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -44,8 +45,16 @@ void RaiseFileLimit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// Large blocks, such as the bodies of requests, go back to the system when they are freed; by
+// itself the C library would keep what is often asked for.
+void ReturnMemory() {
+  mallopt(M_MMAP_THRESHOLD, 512 << 10);
+  mallopt(M_TRIM_THRESHOLD, 4 << 20);
+}
+
 int Serve(const ServerOptions& options) {
   RaiseFileLimit();
+  ReturnMemory();
   auto server = Server::Create(options);
   if (!server.ok()) return Report(server.error());
   g_server.store(&*server);
