@@ -350,6 +350,33 @@ TEST_F(Serving, RefusesBodiesThatAreNotWhatTheyShouldBe) {
   }
 }
 
+TEST_F(Serving, KeepsNoMemoryOfBombs) {
+  New().Post(kText, Body("\"max_tokens\":1"));
+  const int64_t before = Small().Memory();
+  std::string lists = "{\"x\":[[]";
+  std::string names = "{\"0\":0";
+  for (int count = 1; count < 80'000; ++count) {
+    lists += ",[]";
+    names += fmt::format(",\"{}\":0", count);
+  }
+  for (int time = 0; time < 3; ++time) {
+    EXPECT_EQ(New().Post(kText, lists + "]}").status, 400);
+    EXPECT_EQ(New().Post(kText, names + "}").status, 400);
+    EXPECT_EQ(New().Post(kText, std::string(1 << 20, '[')).status, 400);
+    EXPECT_EQ(New().Post(kText, "{\"x\":\"" + std::string(1'000'000, 'a') + "\"}").status, 400);
+  }
+  std::vector<Client> slow;
+  for (int index = 0; index < 100; ++index) {
+    slow.push_back(New());
+    slow.back().Send(
+        "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{");
+  }
+  EXPECT_EQ(New().Get("/health").status, 200);
+  EXPECT_TRUE(Serve::Eventually([&] { return Small().Memory() - before < int64_t{8} << 20; },
+                                /*seconds=*/5.0))
+      << Small().Memory() - before;
+}
+
 TEST_F(Serving, SaysHowLongAPromptIsAndHowLongItMayBe) {
   std::string tokens = "5";
   for (int count = 1; count < 5000; ++count) tokens += ",5";
