@@ -42,13 +42,15 @@ TEST(Multipart, ReadsWhatCurlSends) {
 TEST(Multipart, KeepsBytesThatLookLikeABoundary) {
   const std::string data = std::string("\0\r\n--XyY\r\n-XyZ\r\n--Xy\r", 22);
   std::string body = "--XyZ\r\nContent-Disposition: form-data; name=a\r\n\r\n" + data;
-  const auto parts = ParseForm(kType, body + "\r\n--XyZ--");
+  body += "\r\n--XyZ--";
+  const auto parts = ParseForm(kType, body);
   ASSERT_TRUE(parts.ok()) << parts.error().message();
   EXPECT_EQ((*parts)[0].data, data);
 }
 
 TEST(Multipart, TakesAnEmptyPart) {
-  const auto parts = ParseForm(kType, Form({"Content-Disposition: form-data; name=\"a\"\n\n"}));
+  const std::string body = Form({"Content-Disposition: form-data; name=\"a\"\n\n"});
+  const auto parts = ParseForm(kType, body);
   ASSERT_TRUE(parts.ok()) << parts.error().message();
   EXPECT_EQ((*parts)[0].data, "");
 }
