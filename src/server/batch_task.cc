@@ -58,18 +58,16 @@ std::optional<ApiError> BatchTask::MakeWriter() {
   return std::nullopt;
 }
 
-std::optional<ApiError> BatchTask::Prepare(Request* request) const {
+void BatchTask::Prepare(Request* request) const {
   request->key = context_.key;
   request->cache_salt = context_.cache_salt + request->cache_salt;
-  if (line_.completion.max_tokens_given) return std::nullopt;
-  return FillMaxTokens(*context_.engine, request);
+  if (!line_.completion.max_tokens_given) FillMaxTokens(*context_.engine, request);
 }
 
 Status BatchTask::Submit(const std::function<void()>& wake) {
   const int64_t n = line_.completion.n;
   Request request = line_.completion.requests[static_cast<size_t>(next_ / n)];
-  error_ = Prepare(&request);
-  if (failed()) return OkStatus();
+  Prepare(&request);
   if (request.sampling.seed) *request.sampling.seed += static_cast<uint64_t>(next_ % n);
   auto stream = context_.engine->Submit(request);
   if (!stream.ok()) {
@@ -77,7 +75,7 @@ Status BatchTask::Submit(const std::function<void()>& wake) {
     if (code == StatusCode::kResourceExhausted || code == StatusCode::kUnavailable) {
       return stream.error();
     }
-    error_ = EngineError(*context_.engine, request, stream.error());
+    error_ = EngineError(request, stream.error());
     return OkStatus();
   }
   choices_.push_back({.stream = std::move(*stream)});

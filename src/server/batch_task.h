@@ -61,7 +61,7 @@ class BatchTask {
   };
 
   bool failed() const { return error_.has_value(); }
-  std::optional<ApiError> Prepare(Request* request) const;
+  void Prepare(Request* request) const;
   std::optional<ApiError> MakeWriter();
   void Take(size_t index);
   Receipt Total() const;

@@ -57,9 +57,8 @@ void Generate(Service& service, const HttpRequest& request, const Responder& res
               Completion completion, const std::string& id_prefix,
               const WriterFactory& make_writer);
 
-// Without max_tokens an answer may be as long as the context has room: sets Request::max_tokens. An
-// error if there is none.
-std::optional<ApiError> FillMaxTokens(const Engine& engine, Request* request);
+// Without max_tokens an answer may be as long as the context has room: sets Request::max_tokens.
+void FillMaxTokens(const Engine& engine, Request* request);
 
 // The texts that `echo` repeats, one for each prompt; empty without `echo`. Those of a model
 // without a tokenizer are empty.
@@ -67,7 +66,7 @@ Result<std::vector<std::string>> EchoTexts(const Engine& engine, const Completio
 
 // The error of an engine that would not take `request`: names the field, and says
 // context_length_exceeded with both numbers where that is the reason.
-ApiError EngineError(const Engine& engine, const Request& request, const Status& status);
+ApiError EngineError(const Request& request, const Status& status);
 
 void AddStatusRoutes(Router& router, Service& service);     // /health /version /metrics
 void AddModelRoutes(Router& router, Service& service);      // /v1/models
