@@ -158,6 +158,7 @@ Figures RunCell(const Endpoint& endpoint, const ServeBenchOptions& options, cons
   figures.between_median = Quantile(between, 0.5);
   figures.between_p99 = Quantile(between, 0.99);
   const int64_t served = cell.streams - figures.failed;
+  if (served == 0) return figures;
   figures.prompt_rate = static_cast<double>(served * cell.prompt) / figures.seconds;
   figures.answer_rate = static_cast<double>(answered) / figures.seconds;
   return figures;

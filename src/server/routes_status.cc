@@ -4,6 +4,7 @@
 #include "base/text.h"
 #include "server/json_text.h"
 #include "server/service.h"
+#include "server/utc_time.h"
 
 namespace winnow::server {
 namespace {
@@ -35,15 +36,6 @@ void MetricsText(const Service& service, const Responder& responder) {
   responder.Send(std::move(response));
 }
 
-std::string IsoDate(int64_t seconds) {
-  const std::time_t time = seconds;
-  std::tm parts{};
-  gmtime_r(&time, &parts);
-  char text[32];
-  const size_t length = std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return {text, length};
-}
-
 // Has the fields of OpenAI's, vLLM's and Anthropic's lists.
 json::object ModelJson(const Service& service, const std::string& name) {
   const int64_t created = service.loaded_at.load();
@@ -54,7 +46,7 @@ json::object ModelJson(const Service& service, const std::string& name) {
           {"max_model_len", service.engine.load()->info().max_context},
           {"type", "model"},
           {"display_name", name},
-          {"created_at", IsoDate(created)}};
+          {"created_at", FormatUtc(static_cast<double>(created))}};
 }
 
 void Models(const Service& service, const Responder& responder) {

@@ -234,6 +234,12 @@ Status Server::State::OpenLedger(const ServerOptions& options) {
   }
   WINNOW_ASSIGN(auto rules, server::UsageLimits::Parse(options.limits));
   const bool limited = !rules.empty();
+  for (const server::UsageLimit& rule : rules) {
+    if (rule.unit == server::UsageLimit::Unit::kDollars && !options.dollars_per_hour) {
+      return InvalidArgument("limit of " + Quoted(rule.key) +
+                             ": it is in dollars, expected the price of an hour (--price) as well");
+    }
+  }
   limits = std::make_unique<server::UsageLimits>(std::move(rules));
   if (ledger) limits->CountLedger(options.ledger);
   if (!ledger && !limited) return OkStatus();
