@@ -638,6 +638,10 @@ TEST_F(ServeStart, SaysWhatIsWrongWithItsOptions) {
   EXPECT_EQ(Winnow("serve " + kSmall + " --tls-cert x.pem").code, 2);
   EXPECT_EQ(Winnow("serve " + kSmall + " --api-key-file " + Path("none")).code, 2);
   EXPECT_EQ(Winnow("serve " + Path("none") + " --port 0").code, 2);
+  EXPECT_EQ(Winnow("serve " + kSmall + " --limit nonsense").code, 2);
+  const Ended unpriced = Winnow("serve " + kSmall + " --limit \"a=5 dollars/month\"");
+  EXPECT_EQ(unpriced.code, 2);
+  EXPECT_NE(unpriced.err.find("--price"), std::string::npos) << unpriced.err;
   const Ended keys = Winnow("serve " + kSmall + " --api-key a=x --api-key b=x");
   EXPECT_EQ(keys.code, 2);
   EXPECT_NE(keys.err.find("--api-key"), std::string::npos) << keys.err;
