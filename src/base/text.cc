@@ -18,4 +18,12 @@ std::string Quoted(std::string_view text) {
   return quoted + (text.size() > kLongest ? "\"…" : "\"");
 }
 
+std::string LowerAscii(std::string_view text) {
+  std::string lower(text);
+  for (char& letter : lower) {
+    if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
+  }
+  return lower;
+}
+
 }  // namespace winnow

@@ -12,4 +12,7 @@ namespace winnow {
 // bytes.
 std::string Quoted(std::string_view text);
 
+// With 'a' to 'z' for 'A' to 'Z'; all other bytes as they are.
+std::string LowerAscii(std::string_view text);
+
 }  // namespace winnow

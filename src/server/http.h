@@ -1,6 +1,6 @@
 // HTTP/1.1 for one process: bytes in, requests out; answers at once or piece by piece.
 //
-// http.cc is the only file that knows Boost.Beast and Asio. One thread runs all connections as
+// Only the files named http_* know Boost.Beast and Asio. One thread runs all connections as
 // coroutines. It calls `admit` and `handle`, which must be quick; handlers that work hand over to
 // other threads and answer through a Responder from there.
 #pragma once
@@ -145,7 +145,7 @@ struct HttpCounts {
 // Listens when made, serves while Run runs.
 class HttpServer {
  public:
-  struct State;  // http.cc
+  struct State;  // http_connection.h
 
   // Binds and listens. kInvalidArgument or kUnavailable naming address, file or option.
   static Result<std::unique_ptr<HttpServer>> Create(const HttpOptions& options, HttpHooks hooks);
@@ -177,6 +177,9 @@ class HttpServer {
 
 // "%41+b" as "A b" (plus as space if `form`); an empty optional if it is malformed.
 std::optional<std::string> PercentDecode(std::string_view text, bool form);
+
+// Names and values of "a=1&b=2"; what cannot be decoded stays as it is.
+Headers ParseQuery(std::string_view text);
 
 // The value of a field of `headers`, empty if there is none.
 std::string_view Find(const Headers& headers, std::string_view name);

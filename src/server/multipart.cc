@@ -16,14 +16,6 @@ constexpr size_t kMaxHeaderBytes = 4096;
 constexpr size_t kMaxBoundary = 70;
 constexpr std::string_view kLineEnd = "\r\n";
 
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  for (char& letter : lower) {
-    letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
-  }
-  return lower;
-}
-
 std::string_view Trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
   while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
@@ -64,7 +56,7 @@ struct Parameter {
 std::optional<std::string> ReadParameters(std::string_view text,
                                           std::vector<Parameter>* parameters) {
   const size_t end = std::min(text.find(';'), text.size());
-  const std::string kind = Lower(Trim(text.substr(0, end)));
+  const std::string kind = LowerAscii(Trim(text.substr(0, end)));
   text.remove_prefix(end);
   while (!(text = Trim(text)).empty()) {
     if (!text.starts_with(';')) return std::nullopt;
@@ -74,7 +66,7 @@ std::optional<std::string> ReadParameters(std::string_view text,
     const size_t equals = text.find('=');
     if (equals == std::string_view::npos) return std::nullopt;
     Parameter parameter;
-    parameter.name = Lower(Trim(text.substr(0, equals)));
+    parameter.name = LowerAscii(Trim(text.substr(0, equals)));
     text.remove_prefix(equals + 1);
     text = Trim(text);
     std::optional<std::string> value = TakeWord(&text);
@@ -150,13 +142,13 @@ Status TakeHeader(size_t index, std::string_view* rest, FormPart* part) {
     if (colon == std::string_view::npos || line.front() == ' ' || line.front() == '\t') {
       return Wrong(index, fmt::format("header line {}, expected a name and a value", Quoted(line)));
     }
-    const std::string name = Lower(line.substr(0, colon));
+    const std::string name = LowerAscii(line.substr(0, colon));
     const std::string_view value = Trim(line.substr(colon + 1));
     if (name == "content-disposition") {
       if (!part->name.empty()) return Wrong(index, "Content-Disposition twice, expected it once");
       WINNOW_TRY(ReadDisposition(index, value, part));
     } else if (name == "content-transfer-encoding") {
-      const std::string encoding = Lower(value);
+      const std::string encoding = LowerAscii(value);
       if (encoding != "binary" && encoding != "8bit" && encoding != "7bit") {
         return Wrong(index,
                      fmt::format("Content-Transfer-Encoding is {}, expected none", Quoted(value)));
