@@ -24,6 +24,7 @@ int ExitCode(const Status& status) {
     case StatusCode::kOk:
       return 0;
     case StatusCode::kInvalidArgument:
+    case StatusCode::kOutOfRange:
     case StatusCode::kNotFound:
       return 2;
     case StatusCode::kUnsupported:

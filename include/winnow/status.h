@@ -16,6 +16,7 @@ namespace winnow {
 enum class StatusCode {
   kOk = 0,
   kInvalidArgument,    // a request or flag that can never work
+  kOutOfRange,         // a prompt that is longer than the context
   kNotFound,           // a file, model or field that is not there
   kUnsupported,        // understood, but not something Winnow does
   kCorrupt,            // a file whose bytes contradict themselves
@@ -53,6 +54,9 @@ class [[nodiscard]] Status {
 inline Status OkStatus() { return {}; }
 inline Status InvalidArgument(std::string message, std::string hint = {}) {
   return {StatusCode::kInvalidArgument, std::move(message), std::move(hint)};
+}
+inline Status OutOfRange(std::string message, std::string hint = {}) {
+  return {StatusCode::kOutOfRange, std::move(message), std::move(hint)};
 }
 inline Status NotFound(std::string message, std::string hint = {}) {
   return {StatusCode::kNotFound, std::move(message), std::move(hint)};

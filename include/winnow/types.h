@@ -20,10 +20,10 @@ enum class LatentType { kF32, kBf16, kFp8 };
 // keys.
 //   kF32   as computed
 //   kBf16  rounded to bfloat16
-//   kE4m3  Hadamard-rotated, then E4M3 codes with one power-of-two scale a vector: the official
-//   numerics kInt8  Hadamard-rotated, then integers in [-127, 127] with one scale a vector.
-//   Products and their
-//          sums are exact integers below 2^24, so scores are equal on every machine
+//   kE4m3  Hadamard-rotated, then E4M3 codes with one power-of-two scale a vector (the official
+//   form) kInt8  Hadamard-rotated, then integers in [-127, 127] with one scale a vector. Their
+//   products
+//          and sums are exact integers below 2^24, so scores are equal on every machine
 enum class IndexKeyType { kF32, kBf16, kE4m3, kInt8 };
 
 // kSparse: DeepSeek Sparse Attention, as the model was trained. kDense: every token reads every

@@ -112,6 +112,9 @@ struct Request {
   std::vector<std::string> stop;  // texts that end the answer; not part of it
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
+  // Markers that the model itself says, such as <｜User｜>, are left out of the text, but for those
+  // that parse_answer needs.
+  bool skip_special_tokens = true;
   int64_t logprobs = -1;  // -1: none; n ≥ 0: of each token and its n likeliest rivals
   // Also of each token of the prompt but the first. `max_tokens` may then be 0.
   bool prompt_logprobs = false;
@@ -174,7 +177,8 @@ struct Chunk {
   int64_t prefilled = 0;  // prompt tokens in the cache so far; equals prompt_tokens when done
   int64_t prompt_tokens = 0;
   FinishReason finish = FinishReason::kNone;  // of the last chunk
-  Receipt receipt;                            // so far; final in the last chunk
+  std::string stop;  // of the last chunk: which text of Request::stop ended the answer, if one did
+  Receipt receipt;   // so far; final in the last chunk
 };
 
 struct StreamState;
@@ -254,8 +258,8 @@ class Engine {
   const ModelInfo& info() const;
   EngineStats stats() const;
 
-  // Tokenizes and queues. kInvalidArgument, with both numbers, if prompt and answer exceed the
-  // context; kResourceExhausted if max_queue requests wait.
+  // Tokenizes and queues. kOutOfRange, with both numbers, if the prompt leaves no room for an
+  // answer in the context; kResourceExhausted if max_queue requests wait.
   Result<Stream> Submit(const Request& request);
 
   // The tokens of a request's prompt, in the model's chat format if it has messages.

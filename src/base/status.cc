@@ -14,6 +14,8 @@ const char* StatusCodeName(StatusCode code) {
       return "ok";
     case StatusCode::kInvalidArgument:
       return "invalid_argument";
+    case StatusCode::kOutOfRange:
+      return "out_of_range";
     case StatusCode::kNotFound:
       return "not_found";
     case StatusCode::kUnsupported:

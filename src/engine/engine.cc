@@ -178,9 +178,8 @@ Result<std::string> Engine::Detokenize(const std::vector<int32_t>& token_ids) co
 }
 
 Status Engine::WriteLogits(const LogitsRequest& request, const Progress& progress) {
-  Status status;
-  state_->thread->RunAlone([&] { status = WriteLogitsFile(request, *state_->runner, progress); });
-  return status;
+  return state_->thread->RunAlone(
+      [&] { return WriteLogitsFile(request, *state_->runner, progress); });
 }
 
 }  // namespace winnow

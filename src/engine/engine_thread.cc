@@ -1,7 +1,6 @@
 #include "engine/engine_thread.h"
 
 #include <algorithm>
-#include <future>
 
 #include "base/check.h"
 #include "base/text.h"
@@ -15,6 +14,8 @@ constexpr int64_t kLogitRows = 64;
 // A step with prompts in it holds up the answers in it by about so much.
 constexpr double kPromptSeconds = 0.1;
 constexpr int64_t kLeastPromptTokens = 16;
+
+Status ShutDown() { return Unavailable("engine: it was shut down"); }
 
 SchedulerOptions MakeSchedulerOptions(const EngineOptions& options, ModelRunner& runner,
                                       const CostModel& costs) {
@@ -71,17 +72,16 @@ Status EngineThread::Submit(GenerationTask task, std::shared_ptr<StreamState> st
   return OkStatus();
 }
 
-void EngineThread::RunAlone(const std::function<void()>& task) {
-  std::promise<void> done;
+Status EngineThread::RunAlone(const std::function<Status()>& task) {
+  std::future<Status> status;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    tasks_.push_back([&] {
-      task();
-      done.set_value();
-    });
+    if (stop_) return ShutDown();
+    tasks_.push_back({task, {}});
+    status = tasks_.back().done.get_future();
   }
   changed_.notify_all();
-  done.get_future().wait();
+  return status.get();
 }
 
 EngineStats EngineThread::stats() const {
@@ -133,12 +133,12 @@ bool EngineThread::TakeWork() {
 // Tasks use the cache's pages as they please.
 void EngineThread::RunTasks() {
   scheduler_.DropCache();
-  std::deque<std::function<void()>> tasks;
+  std::deque<Task> tasks;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     tasks.swap(tasks_);
   }
-  for (const auto& task : tasks) task();
+  for (Task& task : tasks) task.done.set_value(task.run());
   runner_.Clear();
 }
 
@@ -256,12 +256,12 @@ void EngineThread::End() {
     if (sequence->running) {
       generation->Cancel();
     } else {
-      generation->Fail(Unavailable("engine: it was shut down"));
+      generation->Fail(ShutDown());
     }
   }
-  for (auto& generation : submitted_) {
-    generation->Fail(Unavailable("engine: it was shut down"));
-  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (auto& generation : submitted_) generation->Fail(ShutDown());
+  for (Task& task : tasks_) task.done.set_value(ShutDown());
 }
 
 int64_t EngineThread::PromptTokensBesideAnswers() const {

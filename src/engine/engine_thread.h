@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -34,12 +35,18 @@ class EngineThread {
   Status Submit(GenerationTask task, std::shared_ptr<StreamState> stream);
 
   // Has `task` run when no request runs, before any that comes later, and waits for it.
-  void RunAlone(const std::function<void()>& task);
+  // kUnavailable if the engine shuts down before.
+  Status RunAlone(const std::function<Status()>& task);
 
   EngineStats stats() const;
 
  private:
   using Clock = Generation::Clock;
+
+  struct Task {
+    std::function<Status()> run;
+    std::promise<Status> done;
+  };
 
   using Generations = std::map<const Sequence*, std::unique_ptr<Generation>>;
 
@@ -76,7 +83,7 @@ class EngineThread {
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
   std::deque<std::unique_ptr<Generation>> submitted_;
-  std::deque<std::function<void()>> tasks_;
+  std::deque<Task> tasks_;
   EngineStats published_;
   bool stop_ = false;
 

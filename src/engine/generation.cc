@@ -157,7 +157,7 @@ bool Generation::Deliver(const Sample& sample, Chunk chunk) {
     Finish(FinishReason::kStop, std::move(chunk));
     return true;
   }
-  if (decoder_) Tell(stops_.Append(decoder_->Append(token)), &chunk);
+  if (decoder_) Tell(stops_.Append(TextOf(token)), &chunk);
   const bool whole = constraint_ && constraint_->finished();
   if (whole || stops_.stopped() || receipt_.completion_tokens == task_.max_tokens) {
     Finish(whole || stops_.stopped() ? FinishReason::kStop : FinishReason::kLength,
@@ -172,6 +172,14 @@ bool Generation::Deliver(const Sample& sample, Chunk chunk) {
 void Generation::Fail(Status status) { stream_->Fail(std::move(status)); }
 
 void Generation::Cancel() { Finish(FinishReason::kCancelled, NewChunk()); }
+
+// The characters that `token` completes. Where calls are looked for, special tokens are their tags.
+std::string Generation::TextOf(int32_t token) {
+  const bool skip = task_.skip_special_tokens && tokenizer_->IsSpecial(token) &&
+                    !(task_.parser && task_.parser->tool_calls) &&
+                    !(task_.parser && tokenizer_->TokenBytes(token) == "</think>");
+  return skip ? std::string() : decoder_->Append(token);
+}
 
 void Generation::Tell(std::string text, Chunk* chunk) {
   if (!parser_) {
@@ -189,6 +197,7 @@ void Generation::Finish(FinishReason reason, Chunk chunk) {
   }
   if (parser_) AddPiece(parser_->Flush(), &chunk);
   chunk.finish = stops_.stopped() ? FinishReason::kStop : reason;
+  chunk.stop = stops_.found();
   if (chunk.finish == FinishReason::kStop && parser_ && parser_->num_calls() > 0) {
     chunk.finish = FinishReason::kToolCalls;
   }

@@ -28,6 +28,7 @@ struct GenerationTask {
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;  // ends of sentences included
   bool prompt_logprobs = false;
+  bool skip_special_tokens = true;
   std::shared_ptr<const AnswerGrammar> grammar;  // null: the answer is free
   std::shared_ptr<const TokenTrie> token_trie;   // with a grammar
   bool begins_in_reasoning = false;              // the prompt ends where reasoning begins
@@ -78,6 +79,7 @@ class Generation {
   void Account(int64_t first, const StepShare& share);
   void DescribePrompt(int64_t first, std::span<const float> logits, size_t rows, Chunk* chunk);
   bool Deliver(const Sample& sample, Chunk chunk);
+  std::string TextOf(int32_t token);
   void Tell(std::string text, Chunk* chunk);
   void Finish(FinishReason reason, Chunk chunk);
   Chunk NewChunk() const;

@@ -59,13 +59,24 @@ Status CheckPrompt(const std::vector<int32_t>& prompt, const PrepareContext& con
   const int64_t length = static_cast<int64_t>(prompt.size());
   if (length == 0) return InvalidArgument("prompt: it has no tokens, expected at least one");
   if (length >= context.max_context) {
-    return InvalidArgument(fmt::format("prompt: {} tokens, expected fewer than the context of {}",
-                                       length, context.max_context));
+    return OutOfRange(fmt::format("prompt: {} tokens, expected fewer than the context of {}",
+                                  length, context.max_context));
   }
   for (size_t index = 0; index < prompt.size(); ++index) {
     WINNOW_TRY(CheckToken(prompt[index], "token_ids[" + std::to_string(index) + "]", context));
   }
   return OkStatus();
+}
+
+// Refuses what must be too long whatever its tokens are, before anything is tokenized.
+Status CheckPromptBytes(const Request& request, const PrepareContext& context) {
+  if (context.tokenizer == nullptr) return OkStatus();
+  size_t bytes = request.prompt.size();
+  for (const Message& message : request.messages) bytes += message.content.size();
+  const int64_t least = static_cast<int64_t>(bytes / context.tokenizer->longest_token());
+  if (least < context.max_context) return OkStatus();
+  return OutOfRange(fmt::format("prompt: at least {} tokens, expected fewer than the context of {}",
+                                least, context.max_context));
 }
 
 bool EndsInReasoning(const std::vector<int32_t>& prompt, const PrepareContext& context) {
@@ -164,12 +175,14 @@ Result<GenerationTask> PrepareGeneration(const Request& request, const PrepareCo
   }
   WINNOW_ASSIGN(task.grammar, MakeGrammar(request, context));
   task.token_trie = context.token_trie;
+  WINNOW_TRY(CheckPromptBytes(request, context));
   WINNOW_ASSIGN(task.prompt, EncodePrompt(request, context));
   WINNOW_TRY(CheckPrompt(task.prompt, context));
   if (!request.messages.empty()) PrepareParser(request, context, &task);
   task.max_tokens =
       std::min(request.max_tokens, context.max_context - static_cast<int64_t>(task.prompt.size()));
   task.prompt_logprobs = request.prompt_logprobs;
+  task.skip_special_tokens = request.skip_special_tokens;
   task.key = request.key;
   task.cache_salt = request.cache_salt;
   task.stop = request.stop;

@@ -22,14 +22,16 @@ StopMatcher::StopMatcher(std::vector<std::string> stops) : stops_(std::move(stop
 }
 
 std::string StopMatcher::Append(std::string_view text) {
-  if (stopped_) return {};
+  if (stopped()) return {};
   held_ += text;
   size_t first = std::string::npos;
-  for (const std::string& stop : stops_) first = std::min(first, held_.find(stop));
-  if (first != std::string::npos) {
-    stopped_ = true;
-    return std::exchange(held_, {}).substr(0, first);
+  for (const std::string& stop : stops_) {
+    const size_t at = held_.find(stop);
+    if (at >= first) continue;
+    first = at;
+    found_ = stop;
   }
+  if (stopped()) return std::exchange(held_, {}).substr(0, first);
   size_t keep = 0;
   for (const std::string& stop : stops_) keep = std::max(keep, PartialMatch(held_, stop));
   std::string shown = held_.substr(0, held_.size() - keep);
@@ -37,6 +39,6 @@ std::string StopMatcher::Append(std::string_view text) {
   return shown;
 }
 
-std::string StopMatcher::Flush() { return stopped_ ? std::string() : std::exchange(held_, {}); }
+std::string StopMatcher::Flush() { return stopped() ? std::string() : std::exchange(held_, {}); }
 
 }  // namespace winnow

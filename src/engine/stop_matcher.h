@@ -18,12 +18,15 @@ class StopMatcher {
   std::string Append(std::string_view text);
   // What is still held back, at the end of the answer.
   std::string Flush();
-  bool stopped() const { return stopped_; }
+  bool stopped() const { return !found_.empty(); }
+  // The stop string that was found: the earliest in the text and, of those that begin together, the
+  // first given. Empty if none was.
+  const std::string& found() const { return found_; }
 
  private:
   std::vector<std::string> stops_;
   std::string held_;
-  bool stopped_ = false;
+  std::string found_;
 };
 
 }  // namespace winnow

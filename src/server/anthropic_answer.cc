@@ -31,17 +31,20 @@ class MessagesWriter : public AnswerWriter {
     AddText(Kind::kThinking, chunk.reasoning, events);
     AddText(Kind::kText, chunk.text, events);
     for (const ToolCallPiece& piece : chunk.tool_calls) AddCall(piece, events);
-    if (chunk.finish != FinishReason::kNone) finish_ = chunk.finish;
+    if (chunk.finish == FinishReason::kNone) return;
+    finish_ = chunk.finish;
+    stop_ = std::move(chunk.stop);
   }
 
   void End(const Receipt& total, std::string* events) override {
     if (!begun_) Begin(Chunk{.prompt_tokens = total.prompt_tokens, .receipt = total}, events);
     CloseBlock(events);
-    AppendEvent("message_delta",
-                {{"type", "message_delta"},
-                 {"delta", json::object{{"stop_reason", StopReason()}, {"stop_sequence", nullptr}}},
-                 {"usage", MessagesUsage(total, shape_.dollars_per_hour)}},
-                events);
+    AppendEvent(
+        "message_delta",
+        {{"type", "message_delta"},
+         {"delta", json::object{{"stop_reason", StopReason()}, {"stop_sequence", StopSequence()}}},
+         {"usage", MessagesUsage(total, shape_.dollars_per_hour)}},
+        events);
     AppendEvent("message_stop", TypeOnly("message_stop"), events);
   }
 
@@ -51,7 +54,7 @@ class MessagesWriter : public AnswerWriter {
     for (const Block& block : blocks_) content.push_back(BlockJson(block));
     message["content"] = std::move(content);
     message["stop_reason"] = StopReason();
-    message["stop_sequence"] = nullptr;
+    message["stop_sequence"] = StopSequence();
     message["usage"] = MessagesUsage(total, shape_.dollars_per_hour);
     return JsonText(message);
   }
@@ -97,8 +100,13 @@ class MessagesWriter : public AnswerWriter {
       case FinishReason::kToolCalls:
         return "tool_use";
       default:
-        return "end_turn";
+        return stop_.empty() ? "end_turn" : "stop_sequence";
     }
+  }
+
+  json::value StopSequence() const {
+    return finish_ == FinishReason::kStop && !stop_.empty() ? json::value(stop_)
+                                                            : json::value(nullptr);
   }
 
   static json::object BlockJson(const Block& block) {
@@ -194,6 +202,7 @@ class MessagesWriter : public AnswerWriter {
   bool open_ = false;  // the last block
   bool begun_ = false;
   FinishReason finish_ = FinishReason::kNone;
+  std::string stop_;  // the text of stop_sequences that was met
 };
 
 }  // namespace

@@ -10,6 +10,7 @@ int HttpStatus(StatusCode code) {
     case StatusCode::kOk:
       return 200;
     case StatusCode::kInvalidArgument:
+    case StatusCode::kOutOfRange:
     case StatusCode::kUnsupported:
       return 400;
     case StatusCode::kNotFound:

@@ -23,6 +23,11 @@ json::value FinishJson(FinishReason reason) {
   return reason == FinishReason::kNone ? json::value(nullptr) : json::value(FinishName(reason));
 }
 
+// vLLM's field: which of the request's `stop` ended the answer.
+json::value StopJson(const std::string& stop) {
+  return stop.empty() ? json::value(nullptr) : json::value(stop);
+}
+
 json::object TokenJson(const TokenLogprob& token) {
   json::array bytes;
   for (const unsigned char byte : token.bytes) bytes.push_back(static_cast<int64_t>(byte));
@@ -142,7 +147,9 @@ class ChatWriter : public OpenAiWriter {
     }
     Append(&state.details, std::move(chunk.details));
     Append(&state.token_ids, std::move(chunk.token_ids));
-    if (chunk.finish != FinishReason::kNone) state.finish = chunk.finish;
+    if (chunk.finish == FinishReason::kNone) return;
+    state.finish = chunk.finish;
+    state.stop = std::move(chunk.stop);
   }
 
   std::string Whole(const Receipt& total) override {
@@ -166,7 +173,8 @@ class ChatWriter : public OpenAiWriter {
       json::object object = {{"index", static_cast<int64_t>(index)},
                              {"message", std::move(message)},
                              {"logprobs", nullptr},
-                             {"finish_reason", FinishJson(choice.finish)}};
+                             {"finish_reason", FinishJson(choice.finish)},
+                             {"stop_reason", StopJson(choice.stop)}};
       if (shape_.logprobs) {
         object["logprobs"] = json::object{{"content", ContentLogprobs(choice.details)}};
       }
@@ -184,23 +192,16 @@ class ChatWriter : public OpenAiWriter {
     std::vector<TokenDetail> details;
     std::vector<int32_t> token_ids;
     FinishReason finish = FinishReason::kNone;
+    std::string stop;
     bool begun = false;
     std::vector<bool> call_begun;
   };
 
-  void AppendDelta(size_t choice, json::object delta, const Chunk* chunk, FinishReason finish,
-                   std::string* events) const {
-    json::object object = {{"index", static_cast<int64_t>(choice)},
-                           {"delta", std::move(delta)},
-                           {"logprobs", nullptr},
-                           {"finish_reason", FinishJson(finish)}};
-    if (chunk != nullptr && shape_.logprobs && !chunk->details.empty()) {
-      object["logprobs"] = json::object{{"content", ContentLogprobs(chunk->details)}};
-    }
-    if (chunk != nullptr && shape_.return_token_ids) {
-      object["token_ids"] = json::value_from(chunk->token_ids);
-    }
-    AppendChoice(std::move(object), events);
+  static json::object Delta(size_t choice, json::object delta) {
+    return {{"index", static_cast<int64_t>(choice)},
+            {"delta", std::move(delta)},
+            {"logprobs", nullptr},
+            {"finish_reason", nullptr}};
   }
 
   void AddEvents(size_t choice, const Chunk& chunk, std::string* events) {
@@ -209,8 +210,7 @@ class ChatWriter : public OpenAiWriter {
                             !chunk.reasoning.empty() || !chunk.tool_calls.empty();
     if (!state.begun && (has_tokens || chunk.finish != FinishReason::kNone)) {
       state.begun = true;
-      AppendDelta(choice, {{"role", "assistant"}, {"content", ""}}, nullptr, FinishReason::kNone,
-                  events);
+      AppendChoice(Delta(choice, {{"role", "assistant"}, {"content", ""}}), events);
     }
     json::object delta;
     if (!chunk.reasoning.empty()) delta["reasoning_content"] = chunk.reasoning;
@@ -219,10 +219,16 @@ class ChatWriter : public OpenAiWriter {
     const bool details = shape_.logprobs && !chunk.details.empty();
     const bool tokens = shape_.return_token_ids && !chunk.token_ids.empty();
     if (!delta.empty() || details || tokens) {
-      AppendDelta(choice, std::move(delta), &chunk, FinishReason::kNone, events);
+      json::object object = Delta(choice, std::move(delta));
+      if (details) object["logprobs"] = json::object{{"content", ContentLogprobs(chunk.details)}};
+      if (shape_.return_token_ids) object["token_ids"] = json::value_from(chunk.token_ids);
+      AppendChoice(std::move(object), events);
     }
     if (chunk.finish != FinishReason::kNone) {
-      AppendDelta(choice, {}, nullptr, chunk.finish, events);
+      json::object object = Delta(choice, {});
+      object["finish_reason"] = FinishJson(chunk.finish);
+      object["stop_reason"] = StopJson(chunk.stop);
+      AppendChoice(std::move(object), events);
     }
   }
 
@@ -312,7 +318,9 @@ class TextWriter : public OpenAiWriter {
     state.text += chunk.text;
     AddLogprobs(&state, chunk, &state.logprobs);
     Append(&state.token_ids, std::move(chunk.token_ids));
-    if (chunk.finish != FinishReason::kNone) state.finish = chunk.finish;
+    if (chunk.finish == FinishReason::kNone) return;
+    state.finish = chunk.finish;
+    state.stop = std::move(chunk.stop);
   }
 
   std::string Whole(const Receipt& total) override {
@@ -322,7 +330,8 @@ class TextWriter : public OpenAiWriter {
       json::object object = {{"index", static_cast<int64_t>(index)},
                              {"text", choice.text},
                              {"logprobs", nullptr},
-                             {"finish_reason", FinishJson(choice.finish)}};
+                             {"finish_reason", FinishJson(choice.finish)},
+                             {"stop_reason", StopJson(choice.stop)}};
       if (shape_.logprobs) object["logprobs"] = choice.logprobs.Json();
       if (shape_.return_token_ids) object["token_ids"] = json::value_from(choice.token_ids);
       choices.push_back(std::move(object));
@@ -337,6 +346,7 @@ class TextWriter : public OpenAiWriter {
     std::vector<TokenDetail> prompt_details;
     std::vector<int32_t> token_ids;
     FinishReason finish = FinishReason::kNone;
+    std::string stop;
     int64_t offset = 0;  // characters before the next token
     bool begun = false;
     bool echo_first = false;
@@ -382,6 +392,7 @@ class TextWriter : public OpenAiWriter {
                            {"text", chunk.text},
                            {"logprobs", nullptr},
                            {"finish_reason", FinishJson(chunk.finish)}};
+    if (finished) object["stop_reason"] = StopJson(chunk.stop);
     if (details) {
       TextLogprobs logprobs;
       AddLogprobs(&choices_[choice], chunk, &logprobs);

@@ -346,12 +346,13 @@ void ReadSampling(Fields& body, Request* request) {
   body.Number("presence_penalty", &sampling.presence_penalty, -2.0, 2.0);
   body.Number("frequency_penalty", &sampling.frequency_penalty, -2.0, 2.0);
   int64_t seed = 0;
-  body.Int("seed", &seed, -9'000'000'000'000'000, 9'000'000'000'000'000);
+  body.Int("seed", &seed, INT64_MIN, INT64_MAX);
   if (body.Has("seed")) sampling.seed = static_cast<uint64_t>(seed);
   ReadLogitBias(body, &sampling);
   body.Strings("stop", &request->stop, kMaxStops);
   body.Tokens("stop_token_ids", &request->stop_token_ids, kMaxStopTokens);
   body.Bool("ignore_eos", &request->ignore_eos);
+  body.Bool("skip_special_tokens", &request->skip_special_tokens);
   body.String("cache_salt", &request->cache_salt);
 }
 

@@ -14,13 +14,20 @@ namespace {
 // "temperature" of "temperature: 3, expected …": errors of the engine begin with the field.
 std::string LeadingField(const std::string& message) {
   const size_t colon = message.find(": ");
-  if (colon == std::string::npos || colon > 40) return {};
+  if (colon == std::string::npos || colon > 400) return {};
   const std::string field = message.substr(0, colon);
   const bool name = std::all_of(field.begin(), field.end(), [](unsigned char letter) {
-    return (letter >= 'a' && letter <= 'z') || (letter >= '0' && letter <= '9') || letter == '_' ||
-           letter == '[' || letter == ']' || letter == '.';
+    return std::isalnum(letter) != 0 ||
+           std::string_view("_[].$-").find(letter) != std::string::npos;
   });
-  return name ? field : std::string();
+  if (!name) return {};
+  if (field.starts_with("json_schema")) {
+    return "response_format.json_schema.schema" +
+           field.substr(std::string_view("json_schema").size());
+  }
+  return field.starts_with("token_ids")
+             ? "prompt" + field.substr(std::string_view("token_ids").size())
+             : field;
 }
 
 const char* PromptField(const Request& request) {
@@ -88,12 +95,12 @@ ApiError EngineError(const Request& request, const Status& status) {
   ApiError error = ToApiError(status);
   if (error.status == 429) error.code = "queue_full";
   if (error.status != 400) return error;
-  // The engine has no code of its own for this; its words are held by a test.
-  if (status.message().find("expected fewer than the context of") != std::string::npos) {
+  if (status.code() == StatusCode::kOutOfRange) {
     error.param = PromptField(request);
     error.code = "context_length_exceeded";
   } else {
     error.param = LeadingField(status.message());
+    error.code = "invalid_value";
   }
   return error;
 }

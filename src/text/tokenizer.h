@@ -65,6 +65,9 @@ class Tokenizer {
   // The bytes a token stands for; empty for unknown ids.
   const std::string& TokenBytes(int32_t token) const;
 
+  // Bytes of the longest token, at least 1: no text has fewer tokens than its bytes by these.
+  size_t longest_token() const { return longest_token_; }
+
   // The id of the added token that is written `content`.
   std::optional<int32_t> FindToken(std::string_view content) const;
 
@@ -89,6 +92,7 @@ class Tokenizer {
   void AppendParts(const PromptSegment& segment, std::vector<Part>& parts) const;
 
   std::vector<Token> tokens_;  // by id
+  size_t longest_token_ = 1;
   std::array<int32_t, 256> byte_tokens_{};
   MergeTable merges_;
   SplitPattern split_pattern_ = SplitPattern::kDeepSeekV3;

@@ -116,6 +116,9 @@ Result<Tokenizer> TokenizerParser::Parse(std::string_view json_text) {
     for (const auto& [content, id] : vocab_) tokenizer_.whole_pieces_[BytesOf(content)] = id;
   }
   WINNOW_TRY(ReadAddedTokens(*root));
+  for (const Tokenizer::Token& token : tokenizer_.tokens_) {
+    tokenizer_.longest_token_ = std::max(tokenizer_.longest_token_, token.bytes.size());
+  }
   return std::move(tokenizer_);
 }
 

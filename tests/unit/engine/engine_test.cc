@@ -102,7 +102,7 @@ TEST(Engine, RefusesAPromptThatLeavesNoRoomWithBothNumbers) {
   Engine engine = LoadModel(kSmall, 64);
   const auto stream = engine.Submit(Continue(Tokens(64), 1));
   ASSERT_FALSE(stream.ok());
-  EXPECT_EQ(stream.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(stream.status().code(), StatusCode::kOutOfRange);
   EXPECT_NE(stream.status().message().find("64 tokens, expected fewer than the context of 64"),
             std::string::npos);
 }

@@ -42,6 +42,13 @@ TEST(StopMatcher, TakesTheFirstOfSeveral) {
   EXPECT_EQ(matcher.Append("zero one two"), "zero ");
 }
 
+TEST(StopMatcher, TellsWhichStopItFound) {
+  StopMatcher matcher({"two", "one", "on"});
+  EXPECT_EQ(matcher.found(), "");
+  matcher.Append("zero one two");
+  EXPECT_EQ(matcher.found(), "one");
+}
+
 TEST(StopMatcher, ReleasesWhatItHeldAtTheEnd) {
   StopMatcher matcher({"END"});
   EXPECT_EQ(matcher.Append("EN"), "");

@@ -130,6 +130,19 @@ TEST(AnthropicAnswers, SayTheSameAsAWhole) {
   EXPECT_EQ(whole.at("content").at(0).at("text").as_string(), "ab");
   EXPECT_EQ(whole.at("content").at(1).at("input").at("x").as_int64(), 1);
   EXPECT_EQ(whole.at("stop_reason").as_string(), "max_tokens");
+  EXPECT_TRUE(whole.at("stop_sequence").is_null());
+}
+
+TEST(AnthropicAnswers, NameTheStopSequenceThatEndedThem) {
+  auto writer = MakeMessagesWriter({.id = "msg_1", .model = "m"});
+  std::string nothing;
+  writer->Add(0, {.text = "a", .finish = FinishReason::kStop, .stop = "END"}, &nothing);
+  const json::object whole = Object(writer->Whole({}));
+  EXPECT_EQ(whole.at("stop_reason").as_string(), "stop_sequence");
+  EXPECT_EQ(whole.at("stop_sequence").as_string(), "END");
+  auto other = MakeMessagesWriter({.id = "msg_1", .model = "m"});
+  other->Add(0, {.text = "a", .finish = FinishReason::kStop}, &nothing);
+  EXPECT_EQ(Object(other->Whole({})).at("stop_reason").as_string(), "end_turn");
 }
 
 }  // namespace

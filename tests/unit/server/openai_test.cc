@@ -214,6 +214,18 @@ TEST(ChatAnswers, SayTheSameAsAWhole) {
   EXPECT_EQ(token.at("top_logprobs").at(0).at("logprob").as_double(), -9999.0);
 }
 
+TEST(Answers, NameTheStopThatEndedThem) {
+  for (const bool chat : {false, true}) {
+    const AnswerShape shape{.id = "1", .model = "m"};
+    auto writer = chat ? MakeChatWriter(shape) : MakeTextWriter(shape, {});
+    std::string nothing;
+    writer->Add(0, {.text = "a", .finish = FinishReason::kStop, .stop = "END"}, &nothing);
+    const json::object choice = Object(writer->Whole({})).at("choices").at(0).as_object();
+    EXPECT_EQ(choice.at("finish_reason").as_string(), "stop");
+    EXPECT_EQ(choice.at("stop_reason").as_string(), "END");
+  }
+}
+
 TEST(TextAnswers, RepeatThePromptWithItsLogprobs) {
   auto writer = MakeTextWriter({.id = "cmpl-1", .model = "m", .logprobs = true}, {"One two"});
   std::string nothing;
