@@ -5,6 +5,7 @@
 #include <chrono>
 #include <future>
 #include <memory>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -228,15 +229,18 @@ Status WithServer(const ServerOptions& options, const std::function<void(const E
 }
 
 Status BenchServe(ServeBenchOptions options, int64_t* failed) {
+  std::optional<Endpoint> running;
+  if (!options.url.empty()) {
+    WINNOW_ASSIGN(running, ParseEndpoint(options.url));
+  }
   int64_t vocab_size = 0;
   {
     WINNOW_ASSIGN(const Engine loaded, LoadEngine(options.server.engine));
     vocab_size = loaded.info().vocab_size;
     if (!options.json) PrintHeader(options, loaded.info().backend);
   }
-  if (!options.url.empty()) {
-    WINNOW_ASSIGN(const Endpoint endpoint, ParseEndpoint(options.url));
-    *failed += RunCells(options, endpoint, "its", vocab_size);
+  if (running) {
+    *failed += RunCells(options, *running, "its", vocab_size);
     return OkStatus();
   }
   for (const std::string& cache : options.caches) {

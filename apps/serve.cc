@@ -141,7 +141,7 @@ void AddLimitOptions(CLI::App& command, ServerOptions* options) {
       ->group(group);
   command.add_option("--max-queue", options->engine.max_queue, "Generations that may wait")
       ->type_name("N")
-      ->check(CLI::Range(0, 1 << 24).description(""))
+      ->check(CLI::Range(1, 1 << 24).description(""))
       ->capture_default_str()
       ->group(group);
   command

@@ -78,6 +78,11 @@ Result<ApiKeys> ApiKeys::Load(const std::vector<std::string>& keys, const std::s
   return loaded;
 }
 
+bool ApiKeys::HasName(std::string_view name) const {
+  return std::any_of(keys_.begin(), keys_.end(),
+                     [name](const Key& key) { return key.name == name; });
+}
+
 std::optional<std::string> ApiKeys::NameOf(std::string_view key) const {
   const std::array<unsigned char, 32> digest = Digest(key);
   const Key* found = nullptr;

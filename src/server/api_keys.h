@@ -19,6 +19,7 @@ class ApiKeys {
   static Result<ApiKeys> Load(const std::vector<std::string>& keys, const std::string& file);
 
   bool empty() const { return keys_.empty(); }
+  bool HasName(std::string_view name) const;
   // The name that belongs to `key`. Takes the same time whichever key it is, and whether or not it
   // is one.
   std::optional<std::string> NameOf(std::string_view key) const;

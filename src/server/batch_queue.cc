@@ -255,7 +255,6 @@ Status BatchQueue::Run(Entry& entry, const StoredBatch& batch, const BatchInput&
     RequestRecord record = seen;
     record.key = entry.owner;
     if (record.status != 499) ++(record.status == 200 ? entry.completed : entry.failed);
-    service_.metrics.Observe(record);
     for (const RequestObserver& observer : service_.observers) observer(record);
   };
   run.stop = &entry.stop;

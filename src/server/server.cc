@@ -88,7 +88,7 @@ struct Server::State {
   void Handle(HttpRequest request, Responder responder);
   HttpResponse Fail(int status, const std::string& message, HttpRequest* request);
   std::shared_ptr<RequestRecord> NewRecord(const HttpRequest& request, std::string route);
-  Status OpenLedger(const ServerOptions& options);
+  Status OpenLedger(const ServerOptions& options, const server::ApiKeys& keys);
   Status LoadEngine();
   void WaitForStop();
 };
@@ -104,8 +104,6 @@ std::shared_ptr<RequestRecord> Server::State::NewRecord(const HttpRequest& reque
   record->key = request.key;
   record->peer = request.peer;
   return {record, [this](RequestRecord* finished) {
-            service.metrics.Observe(*finished);
-            log->Write(server::RequestLogLine(*finished));
             for (const auto& observer : service.observers) observer(*finished);
             delete finished;
           }};
@@ -181,13 +179,17 @@ Status Server::State::Prepare(const ServerOptions& options) {
   server::AddTokenRoutes(router, service);
   WINNOW_ASSIGN(batches, server::AddBatchRoutes(router, service));
   server::AddPageRoutes(router, service);
+  WINNOW_ASSIGN(log, server::LogWriter::Open(options.log_file));
+  service.observers.push_back([this](const RequestRecord& record) {
+    service.metrics.Observe(record);
+    log->Write(server::RequestLogLine(record));
+  });
+  service.log_lines_dropped = [this] { return log->dropped(); };
+  WINNOW_TRY(OpenLedger(options, keys));
   admission.emplace(server::AdmissionOptions{.loopback = loopback,
                                              .allowed_hosts = options.allowed_hosts,
                                              .allowed_origins = options.allowed_origins},
                     std::move(keys), router);
-  WINNOW_ASSIGN(log, server::LogWriter::Open(options.log_file));
-  WINNOW_TRY(OpenLedger(options));
-  service.log_lines_dropped = [this] { return log->dropped(); };
 
   int64_t max_connections = options.max_connections;
   rlimit limit{};
@@ -224,7 +226,7 @@ Status Server::State::Prepare(const ServerOptions& options) {
 
 // Requests that ran the model are entered when they are over, and charged to the limits of their
 // keys.
-Status Server::State::OpenLedger(const ServerOptions& options) {
+Status Server::State::OpenLedger(const ServerOptions& options, const server::ApiKeys& keys) {
   const auto now = [] {
     return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
         .count();
@@ -238,6 +240,10 @@ Status Server::State::OpenLedger(const ServerOptions& options) {
     if (rule.unit == server::UsageLimit::Unit::kDollars && !options.dollars_per_hour) {
       return InvalidArgument("limit of " + Quoted(rule.key) +
                              ": it is in dollars, expected the price of an hour (--price) as well");
+    }
+    if (rule.key != "*" && !keys.HasName(rule.key)) {
+      return InvalidArgument("limit of " + Quoted(rule.key) +
+                             ": no API key has this name, expected one of --api-key or *");
     }
   }
   limits = std::make_unique<server::UsageLimits>(std::move(rules));

@@ -19,7 +19,8 @@ constexpr char kSums[] =
     " sum(prefill_dense_seconds + decode_dense_seconds), sum(dollars), sum(dense_dollars)";
 
 Result<std::string> GroupExpression(const std::string& by) {
-  if (by == "key" || by == "model") return by;
+  if (by == "key") return std::string("CASE key WHEN '' THEN '(no key)' ELSE key END");
+  if (by == "model") return by;
   if (by == "day") return std::string("strftime('%Y-%m-%d', time, 'unixepoch')");
   if (by == "month") return std::string("strftime('%Y-%m', time, 'unixepoch')");
   if (by == "request") return std::string("request_id");

@@ -101,6 +101,16 @@ Result<std::optional<double>> ReadNumber(const json::object& schema, std::string
   return std::optional<double>(value->to_number<double>());
 }
 
+// Whether a schema of names of properties is one that every name obeys.
+bool AllowsEveryName(const json::value& schema) {
+  if (schema.is_bool()) return schema.get_bool();
+  const json::object* object = schema.if_object();
+  return object != nullptr && std::all_of(object->begin(), object->end(), [](const auto& member) {
+           const std::string_view keyword(member.key().data(), member.key().size());
+           return IsAnnotation(keyword) || (keyword == "type" && member.value() == "string");
+         });
+}
+
 }  // namespace
 
 std::string JoinPath(const std::string& path, std::string_view part) {
@@ -121,12 +131,13 @@ Status CheckKeywords(const json::object& schema, const std::string& path) {
     const std::string_view keyword(member.key().data(), member.key().size());
     if (Contains(kKeywords, keyword) || IsAnnotation(keyword)) continue;
     const json::value& value = member.value();
+    if (keyword == "propertyNames" && AllowsEveryName(value)) continue;
     const bool restricts_nothing =
         (keyword == "uniqueItems" && value.is_bool() && !value.get_bool()) ||
         (keyword == "minProperties" && value.is_int64() && value.get_int64() == 0);
     if (restricts_nothing) continue;
     return Unsupported(fmt::format("{}: a keyword that constrained answers do not support",
-                                   JoinPath(path, Quoted(keyword))));
+                                   JoinPath(path, keyword)));
   }
   return OkStatus();
 }
@@ -159,7 +170,9 @@ Result<TypeSet> TypesOf(const json::object& schema, const std::string& path) {
     return InvalidArgument(
         fmt::format("{}: {}, expected null, boolean, integer, number, string, array, object or a "
                     "list of them",
-                    JoinPath(path, "type"), Quoted(json::serialize(*named))));
+                    JoinPath(path, "type"),
+                    named->is_string() ? Quoted(std::string_view(named->get_string()))
+                                       : json::serialize(*named).substr(0, 80)));
   }
   const json::value* nullable = Find(schema, "nullable");
   if (nullable != nullptr && nullable->is_bool() && nullable->get_bool()) types |= kNullType;
