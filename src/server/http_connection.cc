@@ -14,8 +14,8 @@ namespace {
 
 namespace http = boost::beast::http;
 
-constexpr size_t kIdleRead = 2 << 10;       // bytes of the buffer that waits for a request
-constexpr double kBytesPerSecond = 8192.0;  // a body arrives at least so fast
+constexpr size_t kIdleRead = 2 << 10;                // bytes of the buffer that waits for a request
+constexpr double kBytesPerSecond = 8192.0;           // a body arrives at least so fast
 constexpr int64_t kBodyMemory = int64_t{256} << 20;  // of all bodies; one may always have more
 // A client that is refused in the middle of a body may finish sending it, or it would not read why.
 constexpr double kLingerSeconds = 10.0;
@@ -118,8 +118,9 @@ std::string Describe(const Parser& parser, HttpRequest* request) {
   if (encodings > 0 && lengths > 0) {
     return "headers Content-Length and Transfer-Encoding: found both, expected one";
   }
-  if (encodings > 0 && (encodings > 1 || LowerAscii(request->Header("transfer-encoding")) != "chunked" ||
-                        message.version() != 11)) {
+  if (encodings > 0 &&
+      (encodings > 1 || LowerAscii(request->Header("transfer-encoding")) != "chunked" ||
+       message.version() != 11)) {
     return "header Transfer-Encoding: expected \"chunked\" alone, in HTTP/1.1";
   }
   if (!request->path.starts_with('/') && !(request->method == "OPTIONS" && target == "*")) {

@@ -162,7 +162,8 @@ TEST(ServeChat, AnswersAsAChatInBothApis) {
   EXPECT_EQ(message.at("content").at(0).at("text").as_string(), "70316");
   EXPECT_EQ(message.at("stop_reason").as_string(), "end_turn");
   const json::object stopped =
-      client.Post("/v1/messages", "{\"max_tokens\":20,\"stop_sequences\":[\"31\"]," + question + "}")
+      client
+          .Post("/v1/messages", "{\"max_tokens\":20,\"stop_sequences\":[\"31\"]," + question + "}")
           .Json();
   EXPECT_EQ(stopped.at("content").at(0).at("text").as_string(), "70");
   EXPECT_EQ(stopped.at("stop_reason").as_string(), "stop_sequence");

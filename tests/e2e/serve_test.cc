@@ -297,7 +297,7 @@ TEST_F(Serving, RefusesBodiesThatAreNotWhatTheyShouldBe) {
       {kText, "{\"prompt\":[]}", "prompt"},
       {kText, "{\"prompt\":[-1]}", "prompt"},
       {kText, "{\"prompt\":[1.5]}", "prompt"},
-      {kText, "{\"prompt\":[160]}", "token_ids[0]"},
+      {kText, "{\"prompt\":[160]}", "prompt[0]"},
       {kText, "{\"prompt\":[1],\"max_tokens\":0}", "max_tokens"},
       {kText, "{\"prompt\":[1],\"max_tokens\":\"1\"}", "max_tokens"},
       {kText, "{\"prompt\":[1],\"max_tokens\":1e300}", "max_tokens"},

@@ -103,7 +103,8 @@ class ServeTls : public Cli {
     // A handshake that succeeds says that it listens; what it answers says that it is ready.
     ASSERT_TRUE(Serve::Eventually([this] {
       TlsClient client(serve_->port(), Path("cert.pem"));
-      return client.connected() && client.Exchange(kHealth, "}").find("200 OK") != std::string::npos;
+      return client.connected() &&
+             client.Exchange(kHealth, "}").find("200 OK") != std::string::npos;
     }));
   }
   void TearDown() override {
@@ -146,8 +147,8 @@ TEST_F(ServeTls, RefusesOldVersionsAndClientsWithoutTls) {
 
 TEST_F(ServeTls, NamesTheFileThatIsWrong) {
   const std::string other = Write("other.pem", "no certificate");
-  const Ended cert = Winnow("serve " + kSmall + " --port 0 --tls-cert " + other + " --tls-key " +
-                            Path("key.pem"));
+  const Ended cert =
+      Winnow("serve " + kSmall + " --port 0 --tls-cert " + other + " --tls-key " + Path("key.pem"));
   EXPECT_EQ(cert.code, 2);
   EXPECT_NE(cert.err.find(other), std::string::npos) << cert.err;
   MakeCertificate(Path("cert2.pem"), Path("key2.pem"));

@@ -119,6 +119,7 @@ TEST_F(BatchTest, AnswersAsTheEngineDoes) {
                                                                      {"text", ""},
                                                                      {"logprobs", nullptr},
                                                                      {"finish_reason", "length"},
+                                                                     {"stop_reason", nullptr},
                                                                      {"token_ids", tokens}}});
   }
   Write("in.jsonl", input);
