@@ -89,6 +89,11 @@ void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention)
       ->type_name("N")
       ->capture_default_str()
       ->group("Speed (changes no result)");
+  command
+      .add_flag_callback(
+          "--no-pin", [options] { options->pin_threads = false; },
+          "Let the system move threads between cores")
+      ->group("Speed (changes no result)");
   command.add_option("--chunk", options->chunk, "Tokens of a prompt processed at a time")
       ->type_name("N")
       ->capture_default_str()

@@ -37,7 +37,9 @@ struct EngineOptions {
   IndexKeyType index_keys = IndexKeyType::kInt8;
   AttentionMode attention = AttentionMode::kSparse;
 
-  int num_threads = 0;      // 0: one for each core this process may use
+  int num_threads = 0;  // 0: one for each core this process may use
+  // Keep threads on a core each, where there are as many as the process may use.
+  bool pin_threads = true;
   int64_t max_context = 0;  // tokens of the longest request; 0: what the model was made for
   // Tokens that the cache holds, of all requests together; 0: as many as the longest request, -1:
   // four times as many, or less where memory is short.

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/cores.h"
 #include "base/file.h"
 #include "cpu/context.h"
 #include "cpu/cpu_ops.h"
@@ -30,11 +31,17 @@ int64_t AvailableMemory() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
 }
 
+// Of the machine, or what a container leaves of it.
+int64_t TotalMemory() {
+  const int64_t all = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  return std::min(all, ReadGroupLimits().memory.value_or(all));
+}
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
       : instruction_set_(options.instruction_set),
-        pool_(options.num_threads),
+        pool_(options.num_threads, options.pin_threads),
         scratch_(pool_.num_threads()),
         context_{pool_, KernelsFor(options.instruction_set), options.precision, scratch_} {}
 
@@ -91,8 +98,8 @@ class CpuBackend final : public Backend {
 
 Result<DeviceMemory> CpuBackend::Allocate(int64_t bytes) {
   WINNOW_CHECK(bytes >= 0, "Allocate: a negative size");
-  const int64_t available = AvailableMemory();
-  const int64_t total = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  const int64_t total = TotalMemory();
+  const int64_t available = std::min(AvailableMemory(), total);
   if (bytes > available || *promised_ > total - bytes) {
     return ResourceExhausted("cpu memory: " + std::to_string(bytes) + " bytes wanted, " +
                              std::to_string(std::min(available, total - *promised_)) +
