@@ -46,6 +46,9 @@ struct EngineOptions {
   int64_t cache_tokens = 0;
   // Tokens of prompts processed at a time. Changes speed and memory, no result.
   int64_t chunk = 512;
+  // Bytes that a step may hold beside weights, cache and rotary table, whatever the context: the
+  // chunk is cut to what fits. 0: no limit. Load refuses less than it takes.
+  int64_t workspace_bytes = 0;
   int64_t max_sequences = 16;  // requests that run together; others wait
   int64_t max_queue = 1024;    // requests that may wait; Submit refuses more
   // Whether requests that begin alike share what was computed for their beginning.
@@ -311,6 +314,7 @@ struct InspectOptions {
   LatentType kv_cache = LatentType::kBf16;
   IndexKeyType index_keys = IndexKeyType::kInt8;
   int64_t chunk = 512;
+  int64_t workspace_bytes = 0;  // as EngineOptions has it
   int num_threads = 0;
 };
 

@@ -13,6 +13,7 @@
 #include "cpu/cpu_ops.h"
 #include "cpu/dsa/dsa_ops.h"
 #include "cpu/roofs.h"
+#include "cpu/scratch.h"
 
 namespace winnow::cpu {
 namespace {
@@ -65,6 +66,15 @@ class CpuBackend final : public Backend {
   int64_t SelectionScratchBytes(int64_t topk) const override {
     return cpu::SelectionScratchBytes(pool_.num_threads(), topk);
   }
+  int64_t ScratchBytes(const StepShape& shape) const override {
+    const ScratchNeed need = ScratchOfSteps(shape, pool_.num_threads());
+    return pool_.num_threads() * HostBuffer::Footprint(need.of_thread) +
+           HostBuffer::Footprint(need.shared);
+  }
+  void ReserveScratch(const StepShape& shape) override {
+    scratch_.Reserve(ScratchOfSteps(shape, pool_.num_threads()));
+  }
+  int64_t scratch_bytes() const override { return scratch_.bytes(); }
   Result<Roofs> MeasureRoofs() override { return cpu::MeasureRoofs(context_, instruction_set_); }
 
  protected:
