@@ -41,6 +41,7 @@ EngineThread::EngineThread(const EngineOptions& options, ModelRunner& runner,
       logits_(static_cast<size_t>(
           (options.max_sequences + std::min(kLogitRows, runner.max_step_tokens())) *
           runner.config().vocab_size)) {
+  step_.batch.Reserve(runner.max_step_tokens(), options.max_sequences);
   Publish();
   thread_ = std::thread([this] { Work(); });
 }

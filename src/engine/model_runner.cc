@@ -82,6 +82,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(
   auto created = Transformer::Create(runner->config_, runner->weights_, runner->plan_.transformer,
                                      *runner->backend_);
   if (!created.ok()) return created.error();
+  runner->batch_.Reserve(runner->max_step_tokens(), 1);
   runner->backend_->ReserveScratch(
       Transformer::ShapeOfSteps(runner->config_, runner->plan_.transformer, options.index_keys));
   runner->transformer_ = std::make_unique<Transformer>(std::move(*created));

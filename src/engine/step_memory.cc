@@ -22,11 +22,10 @@ StepMemory CountStepMemory(const ModelConfig& config, const TransformerOptions& 
     memory.selection =
         backend.SelectionScratchBytes(std::min(config.index_topk, options.max_context));
   }
-  memory.scratch =
-      backend.ScratchBytes(Transformer::ShapeOfSteps(config, options, index_keys));
+  memory.scratch = backend.ScratchBytes(Transformer::ShapeOfSteps(config, options, index_keys));
   memory.logits = (options.max_sequences + std::min(kLogitRows, T) + logit_rows) *
                   config.vocab_size * int64_t{sizeof(float)};
-  constexpr int64_t kOfToken = 2 * 5 * sizeof(int32_t);  // lists may have twice the room
+  constexpr int64_t kOfToken = 2 * 5 * sizeof(int32_t);  // of the runner's batch and the engine's
   memory.batch = T * kOfToken + options.max_sequences * pages * int64_t{sizeof(int32_t)} +
                  Transformer::HostBytes(config);
   return memory;
@@ -42,17 +41,16 @@ Result<StepPlan> PlanSteps(const ModelConfig& config, TransformerOptions options
     plan.transformer = options;
     plan.transformer.max_tokens =
         std::max(std::min(of_prompts, cache_tokens), options.max_sequences);
-    plan.memory =
-        CountStepMemory(config, plan.transformer, index_keys, plan.logit_rows, backend);
+    plan.memory = CountStepMemory(config, plan.transformer, index_keys, plan.logit_rows, backend);
     return plan;
   };
   if (budget == 0) return plan_for(chunk);
   const StepPlan least = plan_for(1);
   if (least.memory.total() > budget) {
-    return InvalidArgument(fmt::format(
-        "workspace: {:.1f} MiB, expected at least {} MiB, for steps of {} tokens",
-        static_cast<double>(budget) / kMiB, (least.memory.total() + kMiB - 1) / kMiB,
-        least.transformer.max_tokens));
+    return InvalidArgument(
+        fmt::format("workspace: {:.1f} MiB, expected at least {} MiB, for steps of {} tokens",
+                    static_cast<double>(budget) / kMiB, (least.memory.total() + kMiB - 1) / kMiB,
+                    least.transformer.max_tokens));
   }
   int64_t fits = 1;
   int64_t too_long = chunk + 1;

@@ -66,7 +66,9 @@ int64_t TakePeakBytes() { return counted::peak.exchange(counted::live); }
 extern "C" {
 
 void* malloc(size_t size) { return winnow::counted::Counted(__libc_malloc(size)); }
-void* calloc(size_t count, size_t size) { return winnow::counted::Counted(__libc_calloc(count, size)); }
+void* calloc(size_t count, size_t size) {
+  return winnow::counted::Counted(__libc_calloc(count, size));
+}
 void* realloc(void* data, size_t size) {
   winnow::counted::Uncount(data);
   return winnow::counted::Counted(__libc_realloc(data, size));

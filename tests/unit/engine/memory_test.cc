@@ -47,8 +47,8 @@ void RunTo(ModelRunner& runner, int64_t context, std::vector<float>& logits) {
     const int64_t chunk = turn % 3 == 0 ? runner.chunk() : turn % 3 == 1 ? 1 : turn % 7 + 2;
     const int64_t count = std::min({chunk, runner.chunk(), context - first});
     const auto part = all.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
-    ASSERT_TRUE(runner.Step(part, turn % 5 == 0 ? LogitRows::kAll : LogitRows::kLast, logits.data())
-                    .ok());
+    ASSERT_TRUE(
+        runner.Step(part, turn % 5 == 0 ? LogitRows::kAll : LogitRows::kLast, logits.data()).ok());
     first += count;
   }
 }
@@ -77,6 +77,22 @@ TEST(Steps, TakeNoMemoryOnceTheFirstHaveRun) {
       }
     }
   }
+}
+
+TEST(Steps, OfAWholeModelStayWithinTheirPlan) {
+  const auto runner =
+      Load("../../models/winnow-nano", 2048, [](EngineOptions& options) { options.chunk = 512; });
+  const int64_t scratch = runner->backend().scratch_bytes();
+  EXPECT_EQ(runner->step_memory().scratch, scratch);
+  std::vector<float> logits(static_cast<size_t>(runner->config().vocab_size));
+  const std::vector<int32_t> tokens = Tokens(512, runner->config().vocab_size);
+  ASSERT_TRUE(runner->Step({tokens.data(), 8}, LogitRows::kLast, logits.data()).ok());
+  const int64_t before = Allocations();
+  for (const size_t count : {512, 1, 9, 200, 512, 1}) {
+    ASSERT_TRUE(runner->Step({tokens.data(), count}, LogitRows::kLast, logits.data()).ok());
+  }
+  EXPECT_EQ(Allocations() - before, 0);
+  EXPECT_EQ(runner->backend().scratch_bytes(), scratch);
 }
 
 // A batch of the last tokens of a long context, as if all before them had been run.
@@ -146,8 +162,9 @@ TEST(Workspace, ChangesNoBitOfALogit) {
     const std::vector<int32_t> tokens = Tokens(1500, 160);
     for (size_t first = 0; first < tokens.size();) {
       const size_t count = std::min(static_cast<size_t>(runner->chunk()), tokens.size() - first);
-      ASSERT_TRUE(runner->Step(std::span(tokens).subspan(first, count), LogitRows::kLast,
-                               (budget == 0 ? free_logits : tight_logits).data())
+      ASSERT_TRUE(runner
+                      ->Step(std::span(tokens).subspan(first, count), LogitRows::kLast,
+                             (budget == 0 ? free_logits : tight_logits).data())
                       .ok());
       first += count;
     }
