@@ -259,16 +259,24 @@ struct ThreadPool::State {
     return any;
   }
 
-  // The pieces that are left are in the hands of workers, and mostly done in a moment. Who waits
-  // longer sleeps: his core may be what a worker needs.
-  void WaitForWorkers() {
-    for (int spin = 0; spin < spins / 4; ++spin) {
-      if (done.load(std::memory_order_acquire) == num_pieces) return;
+  // Whether the loop is over before `spin` looks at it have been made.
+  bool IsOverSoon(int spin) {
+    for (; spin > 0; --spin) {
+      if (done.load(std::memory_order_acquire) == num_pieces) return true;
       Relax();
     }
+    return false;
+  }
+
+  // The pieces that are left are in the hands of workers, and mostly done in a moment. Who waits
+  // longer sleeps, since his core may be what a worker needs: not too soon, because waking up takes
+  // as long as a short piece.
+  void WaitForWorkers() {
+    if (IsOverSoon(spins / 4)) return;
     // With one worker nobody else is held up: it does no harm to wait for it.
     const Clock::time_point start = Clock::now();
     const bool lost_cores = workers.size() > 1 && FindLostCores();
+    if (!lost_cores && IsOverSoon(8 * spins)) return;
     for (;;) {
       caller_asleep.store(1);
       if (done.load() == num_pieces) break;
