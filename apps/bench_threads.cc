@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 
 #include "base/thread_pool.h"
@@ -74,8 +75,8 @@ class Neighbours {
   std::vector<pid_t> children_;
 };
 
-// Times of a loop with one empty piece for each thread, begun `gap` microseconds after the one
-// before.
+// Times of a loop with a piece for each thread, which is over when all threads have one in hand; it
+// begins `gap` microseconds after the one before.
 void PrintHandOff(ThreadPool& pool, double gap) {
   std::vector<double> times;
   const Clock::time_point begin = Clock::now();
@@ -88,7 +89,12 @@ void PrintHandOff(ThreadPool& pool, double gap) {
       }
     }
     const Clock::time_point start = Clock::now();
-    pool.ParallelFor(pool.num_threads(), [](int64_t, int) {});
+    std::atomic<int> arrived = 0;
+    pool.ParallelFor(pool.num_threads(), [&](int64_t, int) {
+      ++arrived;
+      while (arrived.load() < pool.num_threads()) {
+      }
+    });
     times.push_back(MicrosSince(start));
   }
   std::sort(times.begin(), times.end());
@@ -133,10 +139,11 @@ void RunThreadBench(const ThreadBench& options) {
 
 void AddBenchThreads(CLI::App& bench, int* exit_code) {
   auto options = std::make_shared<ThreadBench>();
-  CLI::App* command = bench.add_subcommand(
-      "threads",
-      "What it costs to hand work to the threads, by the time since the last, and how much gets done "
-      "alone\nand beside processes that keep a core busy. Needs no model.");
+  CLI::App* command =
+      bench.add_subcommand("threads",
+                           "What it costs to hand work to the threads, by the time since the last, "
+                           "and how much gets done "
+                           "alone\nand beside processes that keep a core busy. Needs no model.");
   command->add_option("--threads", options->num_threads, "Threads; 0: one for each core")
       ->type_name("N")
       ->check(CLI::Range(0, 1024).description(""))

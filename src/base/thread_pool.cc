@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <cstring>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -150,6 +151,10 @@ struct ThreadPool::State {
 
   explicit State(int num_workers) : workers(static_cast<size_t>(num_workers)) {}
 
+  // Beside many neighbours that come and go all would rest, and one thread would do all the work.
+  // A single worker never rests: nobody but the caller waits for it.
+  int most_resting() const { return static_cast<int>(workers.size() / 2); }
+
   uint64_t epoch() const { return claims.load() >> kLeftBits; }
 
   // Pieces of whatever loop is running, until none is left to claim. `worker` is null for the
@@ -225,8 +230,8 @@ struct ThreadPool::State {
   void BeginRests(Clock::duration held) {
     const Clock::time_point now = Clock::now();
     for (Worker& worker : workers) {
-      if (!worker.lost_core) continue;
-      worker.lost_core = false;
+      const bool rests = std::exchange(worker.lost_core, false) && num_resting < most_resting();
+      if (!rests) continue;
       const bool again = now < worker.rest_until + 2 * worker.rest;
       worker.rest = std::max(held * static_cast<int64_t>(workers.size()),
                              again ? 2 * worker.rest : Clock::duration());
@@ -273,9 +278,8 @@ struct ThreadPool::State {
   // as long as a short piece.
   void WaitForWorkers() {
     if (IsOverSoon(spins / 4)) return;
-    // With one worker nobody else is held up: it does no harm to wait for it.
     const Clock::time_point start = Clock::now();
-    const bool lost_cores = workers.size() > 1 && FindLostCores();
+    const bool lost_cores = num_resting < most_resting() && FindLostCores();
     if (!lost_cores && IsOverSoon(8 * spins)) return;
     for (;;) {
       caller_asleep.store(1);
