@@ -89,9 +89,25 @@ void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention)
       ->type_name("N")
       ->capture_default_str()
       ->group("Speed (changes no result)");
+  command
+      .add_flag_callback(
+          "--no-pin", [options] { options->pin_threads = false; },
+          "Let the system move threads between cores")
+      ->group("Speed (changes no result)");
   command.add_option("--chunk", options->chunk, "Tokens of a prompt processed at a time")
       ->type_name("N")
       ->capture_default_str()
+      ->group("Speed (changes no result)");
+  const auto set_workspace = [options](const int64_t& mib) {
+    options->workspace_bytes = mib << 20;
+  };
+  command
+      .add_option_function<int64_t>(
+          "--workspace", set_workspace,
+          "Memory of a step beside weights and cache: the chunk is cut to what fits; default: no "
+          "limit")
+      ->type_name("MiB")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30).description(""))
       ->group("Speed (changes no result)");
   command
       .add_option("--instruction-set", options->instruction_set,

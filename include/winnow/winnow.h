@@ -37,13 +37,18 @@ struct EngineOptions {
   IndexKeyType index_keys = IndexKeyType::kInt8;
   AttentionMode attention = AttentionMode::kSparse;
 
-  int num_threads = 0;      // 0: one for each core this process may use
+  int num_threads = 0;  // 0: one for each core this process may use
+  // Keep threads on a core each, where there are as many as the process may use.
+  bool pin_threads = true;
   int64_t max_context = 0;  // tokens of the longest request; 0: what the model was made for
   // Tokens that the cache holds, of all requests together; 0: as many as the longest request, -1:
   // four times as many, or less where memory is short.
   int64_t cache_tokens = 0;
   // Tokens of prompts processed at a time. Changes speed and memory, no result.
   int64_t chunk = 512;
+  // Bytes that a step may hold beside weights, cache and rotary table, whatever the context: the
+  // chunk is cut to what fits. 0: no limit. Load refuses less than it takes.
+  int64_t workspace_bytes = 0;
   int64_t max_sequences = 16;  // requests that run together; others wait
   int64_t max_queue = 1024;    // requests that may wait; Submit refuses more
   // Whether requests that begin alike share what was computed for their beginning.
@@ -313,6 +318,7 @@ struct InspectOptions {
   LatentType kv_cache = LatentType::kBf16;
   IndexKeyType index_keys = IndexKeyType::kInt8;
   int64_t chunk = 512;
+  int64_t workspace_bytes = 0;  // as EngineOptions has it
   int num_threads = 0;
 };
 

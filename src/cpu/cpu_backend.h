@@ -16,7 +16,8 @@ bool IsSupported(InstructionSet set);
 InstructionSet BestInstructionSet();
 
 struct CpuOptions {
-  int num_threads = 0;  // 0: one for each core this process may use
+  int num_threads = 0;      // 0: one for each core this process may use
+  bool pin_threads = true;  // as ThreadPool does
   Precision precision = Precision::kF32;
   InstructionSet instruction_set = BestInstructionSet();
 };

@@ -32,6 +32,7 @@ Result<std::unique_ptr<Backend>> CreateBackend(const EngineOptions& options) {
   }
   cpu::CpuOptions cpu;
   cpu.num_threads = options.num_threads;
+  cpu.pin_threads = options.pin_threads;
   cpu.precision = options.precision;
   WINNOW_ASSIGN(cpu.instruction_set, ChooseInstructionSet(options.instruction_set));
   return cpu::CreateCpuBackend(cpu);

@@ -317,4 +317,20 @@ void Attender::AttendInWaves(const Group& group) {
 
 void Attention(CpuContext& context, const AttentionArgs& args) { Attender(context, args).Run(); }
 
+// As Attender::OfThread, Run and AttendInWaves cut it up.
+ScratchNeed AttentionScratch(const StepShape& shape) {
+  const int64_t row_stride = RoundUp(shape.latent_dim + shape.rope_dim, 16);
+  const int64_t gathered = kGroupHeads * (RoundUp(shape.latent_dim, 16) + 2);
+  const int64_t floats =
+      (kTileRows + kGroupHeads) * row_stride + kGroupHeads * kTileRows + 2 * gathered;
+  const int64_t rows = shape.attention == AttentionMode::kDense
+                           ? shape.max_context
+                           : std::min(shape.topk, shape.max_context);
+  const int64_t gathered_bytes = gathered * int64_t{sizeof(float)};
+  const int64_t wave = std::min(std::max<int64_t>(kWaveBytes / gathered_bytes, 1), NumTiles(rows));
+  const int64_t groups = shape.num_tokens * ((shape.num_heads + kGroupHeads - 1) / kGroupHeads);
+  return {floats * int64_t{sizeof(float)},
+          std::max(groups * int64_t{sizeof(Group)}, (wave + 1) * gathered_bytes)};
+}
+
 }  // namespace winnow::cpu
