@@ -52,8 +52,8 @@ struct EngineOptions {
   // say how long dense attention would have taken.
   bool measure_rates = false;
 
-  // "portable", "avx2", "avx512", or empty for the best the processor has. Changes speed, no
-  // result.
+  // "portable", "avx2", "avx512", "avx512_bf16", or empty for the best the processor has. Changes
+  // speed, no result.
   std::string instruction_set;
 
   Progress progress;  // may be empty

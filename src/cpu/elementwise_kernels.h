@@ -31,5 +31,8 @@ extern const ElementwiseKernels kElementwiseKernels;
 namespace avx512 {
 extern const ElementwiseKernels kElementwiseKernels;
 }
+namespace avx512_bf16 {
+extern const ElementwiseKernels kElementwiseKernels;
+}
 
 }  // namespace winnow::cpu

@@ -81,5 +81,8 @@ extern const LinearKernels kLinearKernels;
 namespace avx512 {
 extern const LinearKernels kLinearKernels;
 }
+namespace avx512_bf16 {
+extern const LinearKernels kLinearKernels;
+}
 
 }  // namespace winnow::cpu

@@ -37,7 +37,7 @@
 #include <string.h>
 
 #ifndef WINNOW_LEVEL
-#error "simd.h is for kernel files, which are compiled with -DWINNOW_LEVEL=portable|avx2|avx512"
+#error "simd.h is for kernel files, which are compiled with WINNOW_LEVEL=portable, avx2, avx512…"
 #endif
 
 namespace winnow::cpu::WINNOW_LEVEL {

@@ -54,8 +54,7 @@ class Bytes {
 
 std::vector<std::unique_ptr<Backend>> MakeBackends() {
   std::vector<std::unique_ptr<Backend>> backends;
-  for (cpu::InstructionSet set :
-       {cpu::InstructionSet::kPortable, cpu::InstructionSet::kAvx2, cpu::InstructionSet::kAvx512}) {
+  for (const cpu::InstructionSet set : cpu::kInstructionSets) {
     if (!cpu::IsSupported(set)) continue;
     for (int threads : {1, 2}) {
       backends.push_back(cpu::CreateCpuBackend({.num_threads = threads, .instruction_set = set}));

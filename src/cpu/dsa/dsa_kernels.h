@@ -128,5 +128,9 @@ namespace avx512 {
 extern const LightningIndexerKernels kLightningIndexerKernels;
 extern const SparseAttentionKernels kSparseAttentionKernels;
 }  // namespace avx512
+namespace avx512_bf16 {
+extern const LightningIndexerKernels kLightningIndexerKernels;
+extern const SparseAttentionKernels kSparseAttentionKernels;
+}  // namespace avx512_bf16
 
 }  // namespace winnow::cpu

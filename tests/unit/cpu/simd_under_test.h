@@ -46,5 +46,8 @@ extern const SimdUnderTest kSimdUnderTest;
 namespace avx512 {
 extern const SimdUnderTest kSimdUnderTest;
 }
+namespace avx512_bf16 {
+extern const SimdUnderTest kSimdUnderTest;
+}
 
 }  // namespace winnow::cpu

@@ -17,8 +17,7 @@ namespace winnow::cpu {
 
 std::vector<NamedBackend> AllBackends(Precision precision) {
   std::vector<NamedBackend> backends;
-  for (InstructionSet set :
-       {InstructionSet::kPortable, InstructionSet::kAvx2, InstructionSet::kAvx512}) {
+  for (const InstructionSet set : kInstructionSets) {
     if (!IsSupported(set)) continue;
     for (int threads : {1, 3}) {
       backends.push_back(
