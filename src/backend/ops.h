@@ -52,6 +52,11 @@ struct IndexCacheView {
   int64_t page_bytes = 0;
   TensorView pages;  // [N / page_size, page_bytes] u8
 };
+// Keys are stored as if they had a multiple of this many dimensions, zeros after their own.
+inline constexpr int64_t kIndexDimUnit = 4;
+inline int64_t PaddedIndexDim(int64_t index_dim) {
+  return (index_dim + kIndexDimUnit - 1) / kIndexDimUnit * kIndexDimUnit;
+}
 // Bytes of a page: the codes of page_size keys and, for kE4m3 and kInt8, a f32 scale for each.
 int64_t IndexPageBytes(IndexKeyType type, int64_t index_dim, int64_t page_size);
 

@@ -84,12 +84,8 @@ static inline I32x16 LoadI8(const int8_t* p) { return {_mm512_cvtepi8_epi32(Load
 static inline I32x16 LoadU16(const uint16_t* p) { return {_mm512_cvtepu16_epi32(Load32Bytes(p))}; }
 static inline I32x16 LoadInt(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 static inline void StoreInt(int32_t* p, I32x16 x) { _mm512_storeu_si512(p, x.v); }
-static inline I32x16 InterleaveI8(const int8_t* p, const int8_t* q) {
-  const __m128i low = Load16Bytes(p);
-  const __m128i high = Load16Bytes(q);
-  return {_mm512_cvtepi8_epi16(
-      _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high)))};
-}
+static inline I32x16 HighBytes(I32x16 x) { return {_mm512_srai_epi16(x.v, 8)}; }
+static inline I32x16 LowBytes(I32x16 x) { return HighBytes({_mm512_slli_epi16(x.v, 8)}); }
 static inline I32x16 AddPairs(I32x16 a, I32x16 b, I32x16 c) {
   return {_mm512_add_epi32(c.v, _mm512_madd_epi16(a.v, b.v))};
 }

@@ -122,20 +122,7 @@ void CheckSelection(Bytes& bytes) {
     float* key = keys.data() + position * dim;
     for (int64_t j = 0; j < dim; ++j) key[j] = bytes.NextFloat();
     scales[position] = dsa::QuantizeIndexVector(type, key, dim);
-    const int32_t slot = batch.Slot(position);
-    uint8_t* page = cpu::IndexPage(cache, slot / batch.page_size);
-    for (int64_t j = 0; j < dim; ++j) {
-      const int64_t at = j * batch.page_size + slot % batch.page_size;
-      if (type == IndexKeyType::kF32) reinterpret_cast<float*>(page)[at] = key[j];
-      if (type == IndexKeyType::kBf16) reinterpret_cast<uint16_t*>(page)[at] = FloatToBf16(key[j]);
-      if (type == IndexKeyType::kE4m3) page[at] = FloatToE4m3(key[j]);
-      if (type == IndexKeyType::kInt8) {
-        reinterpret_cast<int8_t*>(page)[at] = static_cast<int8_t>(key[j]);
-      }
-    }
-    if (float* of_page = cpu::IndexScales(cache, slot / batch.page_size)) {
-      of_page[slot % batch.page_size] = scales[position];
-    }
+    cpu::StoreIndexKey(cache, batch.Slot(position), key, scales[position]);
   }
   std::vector<float> q(T * heads * dim), weights(T * heads);
   for (float& value : q) value = bytes.NextFloat();

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "cpu/context.h"
+#include "cpu/dsa/dsa_kernels.h"
 #include "cpu/dsa/dsa_ops.h"
 #include "cpu/dsa/rope.h"
 #include "cpu/work.h"
@@ -73,30 +74,6 @@ uint8_t E4m3Code(float number) {
   return static_cast<uint8_t>((bits >> 24 & 0x80) | (magnitude < (121 << 23) ? steps : normal));
 }
 
-void StoreIndexKey(const IndexCacheView& cache, int64_t slot, const float* x, float scale) {
-  const int64_t page = slot / cache.page_size;
-  const int64_t offset = slot % cache.page_size;
-  uint8_t* codes = IndexPage(cache, page);
-  for (int64_t j = 0; j < cache.index_dim; ++j) {
-    const int64_t at = j * cache.page_size + offset;
-    switch (cache.type) {
-      case IndexKeyType::kF32:
-        reinterpret_cast<float*>(codes)[at] = x[j];
-        break;
-      case IndexKeyType::kBf16:
-        reinterpret_cast<uint16_t*>(codes)[at] = FloatToBf16(x[j]);
-        break;
-      case IndexKeyType::kE4m3:
-        codes[at] = E4m3Code(x[j]);
-        break;
-      case IndexKeyType::kInt8:
-        reinterpret_cast<int8_t*>(codes)[at] = static_cast<int8_t>(x[j]);
-        break;
-    }
-  }
-  if (float* scales = IndexScales(cache, page)) scales[offset] = scale;
-}
-
 void StoreBf16(const float* x, int64_t size, uint8_t* out) {
   for (int64_t k = 0; k < size; ++k) {
     const uint16_t value = FloatToBf16(x[k]);
@@ -153,7 +130,34 @@ uint8_t* IndexPage(const IndexCacheView& cache, int64_t page) {
 
 float* IndexScales(const IndexCacheView& cache, int64_t page) {
   if (!IsRotated(cache.type)) return nullptr;
-  return reinterpret_cast<float*>(IndexPage(cache, page) + cache.index_dim * cache.page_size);
+  return reinterpret_cast<float*>(IndexPage(cache, page) +
+                                  PaddedIndexDim(cache.index_dim) * cache.page_size);
+}
+
+void StoreIndexKey(const IndexCacheView& cache, int64_t slot, const float* x, float scale) {
+  const int64_t page = slot / cache.page_size;
+  const int64_t offset = slot % cache.page_size;
+  uint8_t* codes = IndexPage(cache, page);
+  const int64_t together = CodesTogether(cache.type);
+  for (int64_t j = 0; j < PaddedIndexDim(cache.index_dim); ++j) {
+    const int64_t at = (j / together * cache.page_size + offset) * together + j % together;
+    const float value = j < cache.index_dim ? x[j] : 0.0f;
+    switch (cache.type) {
+      case IndexKeyType::kF32:
+        reinterpret_cast<float*>(codes)[at] = value;
+        break;
+      case IndexKeyType::kBf16:
+        reinterpret_cast<uint16_t*>(codes)[at] = FloatToBf16(value);
+        break;
+      case IndexKeyType::kE4m3:
+        codes[at] = E4m3Code(value);
+        break;
+      case IndexKeyType::kInt8:
+        reinterpret_cast<int8_t*>(codes)[at] = static_cast<int8_t>(value);
+        break;
+    }
+  }
+  if (float* scales = IndexScales(cache, page)) scales[offset] = scale;
 }
 
 void WriteLatent(CpuContext& context, const WriteLatentArgs& args) {

@@ -19,48 +19,48 @@ inline constexpr int64_t kMaxCodeDim = 1024;
 inline bool ScoresCodes(IndexKeyType type, int64_t index_dim) {
   return type == IndexKeyType::kInt8 && index_dim <= kMaxCodeDim;
 }
-// Codes go in pairs of dimensions (2p, 2p + 1), as 16-bit numbers; a missing last one is 0.
-inline int64_t CodePairs(int64_t index_dim) { return (index_dim + 1) / 2; }
+// Codes of consecutive dimensions that lie together in a page of index keys, [J / n, page_size, n]
+// for the n given here; J counts as rounded up to a multiple of kIndexDimUnit, with zeros there.
+inline int64_t CodesTogether(IndexKeyType type) {
+  if (type == IndexKeyType::kInt8) return 4;
+  return type == IndexKeyType::kBf16 ? 2 : 1;
+}
 
-// Scores of consecutive keys for rows of heads; the order is that of dsa/lightning_indexer.h.
+// Scores of consecutive keys of a page for rows of heads; the order is that of
+// dsa/lightning_indexer.h.
 struct ScoreArgs {
   IndexKeyType type = IndexKeyType::kInt8;
-  // [num_tokens, index_heads, index_dim] floats; or, where ScoresCodes, as pack_codes leaves them.
-  const void* q = nullptr;
+  const void* q = nullptr;         // [num_tokens, index_heads] queries as pack_queries leaves them
   const float* weights = nullptr;  // [num_tokens, index_heads]
   int64_t num_tokens = 0;
   int64_t index_heads = 0;
   int64_t index_dim = 0;
-  const void* keys = nullptr;        // as decode_keys leaves them, aligned to 64 bytes
+  const uint8_t* page = nullptr;
+  int64_t page_size = 0;
+  int64_t first_key = 0;             // of the page; a multiple of kKeyGroup, as page_size is
+  int64_t num_groups = 0;            // of keys
   const float* key_scale = nullptr;  // [num_groups * 16]
-  int64_t num_groups = 0;
-  float* dots = nullptr;    // scratch [num_tokens, index_heads, kMaxDotKeys]
+  void* keys = nullptr;     // scratch [num_groups * 16, J rounded up] floats, aligned to 64 bytes
   float* scores = nullptr;  // out: token t's from scores + t * scores_stride on
   int64_t scores_stride = 0;
 };
-inline constexpr int64_t kMaxDotKeys = 64;
-inline constexpr int64_t kFewDotRows = 6;  // num_tokens * index_heads that fit in one tile
 
 // A score and its position as one number: the better candidate of two is the larger. The upper half
 // orders floats, the lower half is the complement of the position.
 using Candidate = uint64_t;
 
+// Candidates that filter may write beyond those it appends.
+inline constexpr int64_t kFilterSlack = 16;
+
 struct LightningIndexerKernels {
-  // Codes [rows, J], whole numbers within ±127, to pairs [rows, CodePairs(J)]: the first in the low
-  // half.
-  void (*pack_codes)(const float* q, int64_t rows, int64_t index_dim, int32_t* pairs);
-  // Keys [first_key, first_key + num_groups * 16) of a cache page as floats [num_groups, J, 16], or
-  // where ScoresCodes as pairs [num_groups, CodePairs(J), 16] of 32 bits.
-  void (*decode_keys)(IndexKeyType type, const uint8_t* page, int64_t index_dim, int64_t page_size,
-                      int64_t first_key, int64_t num_groups, void* keys);
+  // Queries [rows, J], values or codes of `type`, to the words that score wants: J + 4 a row at
+  // most. Returns how many were written.
+  int64_t (*pack_queries)(IndexKeyType type, const float* q, int64_t rows, int64_t index_dim,
+                          void* words);
   void (*score)(const ScoreArgs& args);
-  // The same for args.num_groups groups of the page from first_key on, decoded in registers as they
-  // are used: for rows that fit in one tile, where a key is used once. args.keys is ignored.
-  void (*score_page)(const uint8_t* page, int64_t page_size, int64_t first_key,
-                     const ScoreArgs& args);
   // Appends to `out` the candidates among `num_scores` scores, which are those of the positions
-  // from first_position on: all but NaN, or with a threshold those greater. `out` has room for all.
-  // Returns how many were appended.
+  // from first_position on: all but NaN, or with a threshold those greater. `out` has room for all
+  // and kFilterSlack more. Returns how many were appended.
   int64_t (*filter)(const float* scores, int64_t num_scores, int32_t first_position,
                     const float* threshold, Candidate* out);
 };

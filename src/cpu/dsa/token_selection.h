@@ -20,18 +20,21 @@ int64_t PickBest(Candidate* candidates, int64_t count, int64_t topk);
 class BestCandidates {
  public:
   // Room for the best, for as many others, so that picking is rare, and for a run of scores.
-  static int64_t BufferSize(int64_t topk) { return topk + (topk > 512 ? topk : 512) + kMaxRun; }
+  static int64_t BufferSize(int64_t topk) {
+    return topk + (topk > 512 ? topk : 512) + kMaxRun + kFilterSlack;
+  }
 
   BestCandidates() = default;
   BestCandidates(Candidate* buffer, int64_t topk) : buffer_(buffer), topk_(topk) {}
 
   // What a score must exceed, or null while all but NaN may come.
   const float* threshold() const { return has_threshold_ ? &threshold_ : nullptr; }
-  // Where the next run's candidates go, at most kMaxRun of them; tell Appended how many.
+  // Where the next run's candidates go, at most kMaxRun of them and kFilterSlack; tell
+  // Appended how many.
   Candidate* end() { return buffer_ + count_; }
   void Appended(int64_t count) {
     count_ += count;
-    if (count_ > BufferSize(topk_) - kMaxRun) Pick();
+    if (count_ > BufferSize(topk_) - kMaxRun - kFilterSlack) Pick();
   }
   const Candidate* begin() const { return buffer_; }
   // Leaves the best at the front of the buffer, in any order, and returns how many they are.

@@ -250,8 +250,10 @@ WrittenKeys WriteKeys(Backend& backend, IndexKeyType type, int64_t index_dim, co
   WrittenKeys written;
   for (int32_t slot : kTokenSlots) {
     const uint8_t* page = IndexPage(cache, slot / kPageSize);
+    // Codes of four dimensions lie together for int8, of two for bf16.
+    const int64_t n = type == IndexKeyType::kInt8 ? 4 : type == IndexKeyType::kBf16 ? 2 : 1;
     for (int64_t j = 0; j < index_dim; ++j) {
-      const int64_t at = j * kPageSize + slot % kPageSize;
+      const int64_t at = (j / n * kPageSize + slot % kPageSize) * n + j % n;
       if (type == IndexKeyType::kF32) {
         written.codes.push_back(reinterpret_cast<const float*>(page)[at]);
       } else if (type == IndexKeyType::kBf16) {

@@ -146,26 +146,10 @@ void SelectCase::FillKeys(std::mt19937& random) {
         std::fill_n(key, problem_.index_dim, length - position);
       }
       scales[position] = dsa::QuantizeIndexVector(problem_.type, key, problem_.index_dim);
-      StoreKey(batch_.Slot(static_cast<int64_t>(sequence), position), key, scales[position]);
+      StoreIndexKey(cache_, batch_.Slot(static_cast<int64_t>(sequence), position), key,
+                    scales[position]);
     }
   }
-}
-
-void SelectCase::StoreKey(int32_t slot, const float* key, float scale) {
-  uint8_t* page = IndexPage(cache_, slot / problem_.page_size);
-  const int64_t offset = slot % problem_.page_size;
-  for (int64_t j = 0; j < problem_.index_dim; ++j) {
-    const int64_t at = j * problem_.page_size + offset;
-    if (problem_.type == IndexKeyType::kF32) reinterpret_cast<float*>(page)[at] = key[j];
-    if (problem_.type == IndexKeyType::kBf16) {
-      reinterpret_cast<uint16_t*>(page)[at] = FloatToBf16(key[j]);
-    }
-    if (problem_.type == IndexKeyType::kE4m3) page[at] = FloatToE4m3(key[j]);
-    if (problem_.type == IndexKeyType::kInt8) {
-      reinterpret_cast<int8_t*>(page)[at] = static_cast<int8_t>(key[j]);
-    }
-  }
-  if (float* scales = IndexScales(cache_, slot / problem_.page_size)) scales[offset] = scale;
 }
 
 Selected SelectCase::Expected() const {

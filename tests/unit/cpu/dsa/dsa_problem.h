@@ -88,7 +88,6 @@ class SelectCase {
  private:
   float Draw(std::mt19937& random) const;
   void FillKeys(std::mt19937& random);
-  void StoreKey(int32_t slot, const float* key, float scale);
   int64_t width() const { return std::max<int64_t>(1, std::min(problem_.topk, batch_.longest())); }
 
   SelectProblem problem_;
