@@ -63,6 +63,9 @@ struct LightningIndexerKernels {
   // and kFilterSlack more. Returns how many were appended.
   int64_t (*filter)(const float* scores, int64_t num_scores, int32_t first_position,
                     const float* threshold, Candidate* out);
+  // The candidates from `pivot` up to `out`, in their order; returns how many they are. `out` has
+  // room for `count` and may be `candidates`.
+  int64_t (*keep)(const Candidate* candidates, int64_t count, Candidate pivot, Candidate* out);
 };
 
 // Cache rows are attended to in tiles of this many, counted along the list of rows of a token.

@@ -57,6 +57,7 @@ class Selector {
     float* q = nullptr;               // [kBlockTokens, I, J + 4]: packed, less of it
     float* scores = nullptr;          // [kBlockTokens, kMaxRun]
     Candidate* candidates = nullptr;  // [kBlockTokens, BufferSize(K)]
+    Candidate* scratch = nullptr;     // [BufferSize(K)]
   };
 
   int64_t Candidates(int64_t token) const { return int64_t{positions_[token]} + 1; }
@@ -77,7 +78,7 @@ class Selector {
   void SelectWhole(const Block* blocks, int64_t num_blocks);
   void SelectInSegments(const Block* blocks, int64_t num_blocks, int64_t num_segments,
                         Candidate* lists);
-  // Writes the selection of a token: the candidates' positions, ascending, and their slots.
+  // Writes the selection of a token: the candidates' positions, which ascend, and their slots.
   void Write(int64_t token, const Candidate* candidates, int64_t count) const;
   void WriteAll(int64_t token) const;
   void WriteSlots(int64_t token, int64_t count) const;
@@ -175,7 +176,7 @@ void Selector::SelectInSegments(const Block* blocks, int64_t num_blocks, int64_t
       std::copy_n(best[index].begin(), list[0], list + 1);
     }
   });
-  context_.ForEach(num_blocks * kBlockTokens, [&](int64_t piece, int) {
+  context_.ForEach(num_blocks * kBlockTokens, [&](int64_t piece, int thread) {
     const Block& block = blocks[piece / kBlockTokens];
     const int64_t index = piece % kBlockTokens;
     if (index >= block.num_tokens) return;
@@ -188,7 +189,8 @@ void Selector::SelectInSegments(const Block* blocks, int64_t num_blocks, int64_t
       const int64_t count = static_cast<int64_t>(list[0]);
       end = std::copy_n(list + 1, count, end);
     }
-    Write(block.first_token + index, first, PickBest(first, end - first, topk_));
+    Candidate* scratch = context_.scratch.OfThread<Candidate>(thread, num_segments * topk_);
+    Write(block.first_token + index, first, PickBest(kernels_, first, end - first, topk_, scratch));
   });
 }
 
@@ -197,20 +199,23 @@ Selector::Workspace Selector::OfThread(int thread) {
   const int64_t q = kBlockTokens * index_heads_ * (index_dim_ + 4);
   const int64_t scores = kBlockTokens * kMaxRun;
   const int64_t candidates = kBlockTokens * BestCandidates::BufferSize(topk_);
-  float* keys_at = context_.scratch.OfThread<float>(thread, keys + scores + 2 * candidates + q);
+  const int64_t scratch = BestCandidates::BufferSize(topk_);
+  float* keys_at =
+      context_.scratch.OfThread<float>(thread, keys + scores + 2 * (candidates + scratch) + q);
   float* scores_at = keys_at + keys;
   float* candidates_at = scores_at + scores;
   return {.keys = keys_at,
-          .q = candidates_at + 2 * candidates,
+          .q = candidates_at + 2 * (candidates + scratch),
           .scores = scores_at,
-          .candidates = reinterpret_cast<Candidate*>(candidates_at)};
+          .candidates = reinterpret_cast<Candidate*>(candidates_at),
+          .scratch = reinterpret_cast<Candidate*>(candidates_at) + candidates};
 }
 
 void Selector::ScoreKeys(const Block& block, int64_t first_key, int64_t last_key,
                          const Workspace& work, BestCandidates* best) const {
   for (int64_t index = 0; index < block.num_tokens; ++index) {
-    best[index] =
-        BestCandidates(work.candidates + index * BestCandidates::BufferSize(topk_), topk_);
+    best[index] = BestCandidates(
+        kernels_, work.candidates + index * BestCandidates::BufferSize(topk_), work.scratch, topk_);
   }
   kernels_.pack_queries(args_.cache.type,
                         args_.q.As<float>() + block.first_token * index_heads_ * index_dim_,
@@ -263,7 +268,6 @@ void Selector::Write(int64_t token, const Candidate* candidates, int64_t count) 
   int32_t* positions =
       args_.selection.positions.As<int32_t>() + token * args_.selection.positions.dims[1];
   for (int64_t k = 0; k < count; ++k) positions[k] = PositionOf(candidates[k]);
-  std::sort(positions, positions + count);
   WriteSlots(token, count);
 }
 
@@ -306,13 +310,12 @@ void SelectTokens(CpuContext& context, const SelectTokensArgs& args) {
 }
 
 int64_t SelectionScratchBytes(int num_threads, int64_t topk) {
-  const int64_t of_thread =
-      kBlockTokens * (kMaxRun * int64_t{sizeof(float)} +
-                      BestCandidates::BufferSize(topk) * int64_t{sizeof(Candidate)});
-  const int64_t lists = num_threads == 1 ? 0
-                                         : PiecesWanted(num_threads) * kBlockTokens *
-                                               ListSize(topk) * int64_t{sizeof(Candidate)};
-  return num_threads * of_thread + lists;
+  const int64_t scoring =
+      kBlockTokens * kMaxRun * int64_t{sizeof(float)} +
+      (kBlockTokens + 1) * BestCandidates::BufferSize(topk) * int64_t{sizeof(Candidate)};
+  if (num_threads == 1) return scoring;
+  const int64_t list = PiecesWanted(num_threads) * ListSize(topk) * int64_t{sizeof(Candidate)};
+  return num_threads * std::max(scoring, list) + kBlockTokens * list;
 }
 
 }  // namespace winnow::cpu

@@ -498,27 +498,56 @@ int64_t Append(F32x16 scores, I32x16 positions, Mask16 mask, Candidate* out) {
 
 #endif
 
+// Sixteen scores, those of the lanes of `valid`.
+int64_t FilterLanes(F32x16 scores, Mask16 valid, I32x16 positions, const float* threshold,
+                    Candidate* out) {
+  const Mask16 mask = threshold ? Less(Broadcast(*threshold), scores) : Equal(scores, scores);
+  return (mask & valid) == 0 ? 0 : Append(scores, positions, mask & valid, out);
+}
+
 int64_t Filter(const float* scores, int64_t num_scores, int32_t first_position,
                const float* threshold, Candidate* out) {
   const int32_t kUp[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const I32x16 lanes = LoadInt(kUp);
+  // The complements of sixteen positions.
+  I32x16 positions = SubInt(
+      BroadcastInt(static_cast<int32_t>(~static_cast<uint32_t>(first_position))), LoadInt(kUp));
   int64_t count = 0;
-  for (int64_t s = 0; s < num_scores; s += kLanes) {
-    const int64_t here = num_scores - s < kLanes ? num_scores - s : kLanes;
-    const F32x16 score = LoadPartial(scores + s, here);
-    Mask16 mask = threshold ? Less(Broadcast(*threshold), score) : Equal(score, score);
-    mask &= (Mask16{1} << here) - 1;
-    if (mask == 0) continue;
-    // The complement of first_position + s + lane.
-    const I32x16 last =
-        BroadcastInt(static_cast<int32_t>(~static_cast<uint32_t>(first_position + s)));
-    count += Append(score, SubInt(last, lanes), mask, out + count);
+  int64_t s = 0;
+  for (; s + kLanes <= num_scores; s += kLanes) {
+    count += FilterLanes(Load(scores + s), 0xffff, positions, threshold, out + count);
+    positions = SubInt(positions, BroadcastInt(kLanes));
+  }
+  if (s < num_scores) {
+    const int64_t lanes = num_scores - s;
+    count += FilterLanes(LoadPartial(scores + s, lanes), (Mask16{1} << lanes) - 1, positions,
+                         threshold, out + count);
   }
   return count;
 }
 
+// Without a branch on what is compared, which would be guessed wrong half of the time.
+int64_t Keep(const Candidate* candidates, int64_t count, Candidate pivot, Candidate* out) {
+  int64_t kept = 0;
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + 8 <= count; i += 8) {
+    const __m512i eight = _mm512_loadu_si512(candidates + i);
+    const __mmask8 chosen =
+        _mm512_cmpge_epu64_mask(eight, _mm512_set1_epi64(static_cast<int64_t>(pivot)));
+    _mm512_storeu_si512(out + kept, _mm512_maskz_compress_epi64(chosen, eight));
+    kept += __builtin_popcount(chosen);
+  }
+#endif
+  for (; i < count; ++i) {
+    const Candidate candidate = candidates[i];
+    out[kept] = candidate;
+    kept += candidate >= pivot;
+  }
+  return kept;
+}
+
 }  // namespace
 
-extern const LightningIndexerKernels kLightningIndexerKernels = {PackQueries, Score, Filter};
+extern const LightningIndexerKernels kLightningIndexerKernels = {PackQueries, Score, Filter, Keep};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

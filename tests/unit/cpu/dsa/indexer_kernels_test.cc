@@ -117,8 +117,8 @@ struct ScoreCase {
 
 TEST_P(IndexerKernels, GiveTheScoresOfTheDefinitionToTheLastBit) {
   unsigned seed = 0;
-  for (const IndexKeyType type : {IndexKeyType::kF32, IndexKeyType::kBf16, IndexKeyType::kE4m3,
-                                  IndexKeyType::kInt8}) {
+  for (const IndexKeyType type :
+       {IndexKeyType::kF32, IndexKeyType::kBf16, IndexKeyType::kE4m3, IndexKeyType::kInt8}) {
     for (const int64_t heads : {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 17, 64}) {
       for (const int64_t dim : {1, 2, 4, 16, 128, 2048}) {
         if (heads * dim > 8192) continue;
