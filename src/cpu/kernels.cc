@@ -53,14 +53,18 @@ Kernels KernelsFor(InstructionSet set) {
   switch (set) {
 #if defined(__x86_64__)
     case InstructionSet::kAvx512Bf16:
-      return {avx512_bf16::kLinearKernels, avx512_bf16::kElementwiseKernels, DsaKernelsFor(set)};
+      return {avx512_bf16::kLinearKernels, avx512_bf16::kBf16LinearKernels,
+              avx512_bf16::kElementwiseKernels, DsaKernelsFor(set)};
     case InstructionSet::kAvx512:
-      return {avx512::kLinearKernels, avx512::kElementwiseKernels, DsaKernelsFor(set)};
+      return {avx512::kLinearKernels, avx512::kBf16LinearKernels, avx512::kElementwiseKernels,
+              DsaKernelsFor(set)};
     case InstructionSet::kAvx2:
-      return {avx2::kLinearKernels, avx2::kElementwiseKernels, DsaKernelsFor(set)};
+      return {avx2::kLinearKernels, avx2::kBf16LinearKernels, avx2::kElementwiseKernels,
+              DsaKernelsFor(set)};
 #endif
     default:
-      return {portable::kLinearKernels, portable::kElementwiseKernels, DsaKernelsFor(set)};
+      return {portable::kLinearKernels, portable::kBf16LinearKernels, portable::kElementwiseKernels,
+              DsaKernelsFor(set)};
   }
 }
 

@@ -7,6 +7,7 @@
 // and VBMI2 may all be used.
 #pragma once
 
+#include "cpu/bf16_linear_kernels.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/elementwise_kernels.h"
 #include "cpu/linear_kernels.h"
@@ -17,6 +18,7 @@ struct DsaKernels;  // dsa/dsa_kernels.h
 
 struct Kernels {
   const LinearKernels& linear;
+  const Bf16LinearKernels& bf16_linear;
   const ElementwiseKernels& elementwise;
   const DsaKernels& dsa;
 };

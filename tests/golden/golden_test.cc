@@ -31,6 +31,7 @@ std::string TestName(const testing::TestParamInfo<std::string>& info) {
 
 VerifyOptions Exact() {
   VerifyOptions options;
+  options.engine.precision = Precision::kF32;
   options.engine.kv_cache = LatentType::kF32;
   options.engine.index_keys = IndexKeyType::kF32;
   return options;
@@ -136,6 +137,7 @@ class SameBits : public testing::TestWithParam<std::string> {
 
 TEST_P(SameBits, InFullPrecision) {
   EngineOptions options;
+  options.precision = Precision::kF32;
   options.kv_cache = LatentType::kF32;
   options.index_keys = IndexKeyType::kF32;
   Compare(options);

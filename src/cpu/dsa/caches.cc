@@ -22,11 +22,6 @@ bool IsRotated(IndexKeyType type) {
   return type == IndexKeyType::kE4m3 || type == IndexKeyType::kInt8;
 }
 
-void RoundAll(float* x, int64_t size, bool round) {
-  if (!round) return;
-  for (int64_t k = 0; k < size; ++k) x[k] = RoundToBf16(x[k]);
-}
-
 // Sixteen chains, element k in chain k mod 16, added 8, 4, 2, 1 apart: the order of simd.h.
 template <typename Term>
 float SumTerms(int64_t size, Term term) {
@@ -53,14 +48,10 @@ void LayerNorm(const float* x, const float* weight, const float* bias, float eps
 }
 
 // Rotation, then the form of the cache; returns the scale.
-float FormIndexVector(IndexKeyType type, const RopeTable& rope, int64_t position, bool round,
-                      float* x, int64_t index_dim) {
+float FormIndexVector(IndexKeyType type, const RopeTable& rope, int64_t position, float* x,
+                      int64_t index_dim) {
   ApplyRope(rope, position, x);
-  RoundAll(x, rope.cos_sin.dims[2] * 2, round);
-  if (IsRotated(type)) {
-    dsa::HadamardTransform(x, index_dim);
-    RoundAll(x, index_dim, round);
-  }
+  if (IsRotated(type)) dsa::HadamardTransform(x, index_dim);
   return dsa::QuantizeIndexVector(type, x, index_dim);
 }
 
@@ -168,9 +159,8 @@ void WriteLatent(CpuContext& context, const WriteLatentArgs& args) {
     float* x = context.scratch.OfThread<float>(thread, row_dim);
     std::copy_n(args.kv_a.As<float>() + token * row_dim, row_dim, x);
     context.kernels.elementwise.add_rms_norm(x, nullptr, args.kv_a_layernorm.As<float>(), args.eps,
-                                             x, latent_dim, context.rounds());
+                                             x, latent_dim);
     ApplyRope(args.rope, args.positions.As<int32_t>()[token], x + latent_dim);
-    RoundAll(x + latent_dim, rope_dim, context.rounds());
     StoreLatent(args.cache, args.slots.As<int32_t>()[token], x);
   });
 }
@@ -181,10 +171,8 @@ void WriteIndexKeys(CpuContext& context, const WriteIndexKeysArgs& args) {
     float* x = context.scratch.OfThread<float>(thread, index_dim);
     LayerNorm(args.k.As<float>() + token * index_dim, args.k_norm_weight.As<float>(),
               args.k_norm_bias.As<float>(), args.eps, index_dim, x);
-    RoundAll(x, index_dim, context.rounds());
-    const float scale =
-        FormIndexVector(args.cache.type, args.rope, args.positions.As<int32_t>()[token],
-                        context.rounds(), x, index_dim);
+    const float scale = FormIndexVector(args.cache.type, args.rope,
+                                        args.positions.As<int32_t>()[token], x, index_dim);
     StoreIndexKey(args.cache, args.slots.As<int32_t>()[token], x, scale);
   });
 }
@@ -198,9 +186,8 @@ void PrepareIndexQuery(CpuContext& context, const PrepareIndexQueryArgs& args) {
   const float dim_factor = static_cast<float>(1 / std::sqrt(static_cast<double>(index_dim)));
   ForEachToken(context, args.q.dims[0], [&](int64_t token, int) {
     for (int64_t head = token * index_heads; head < (token + 1) * index_heads; ++head) {
-      const float scale =
-          FormIndexVector(args.type, args.rope, args.positions.As<int32_t>()[token],
-                          context.rounds(), args.q.As<float>() + head * index_dim, index_dim);
+      const float scale = FormIndexVector(args.type, args.rope, args.positions.As<int32_t>()[token],
+                                          args.q.As<float>() + head * index_dim, index_dim);
       float& weight = args.weights.As<float>()[head];
       weight = weight * head_factor * scale * dim_factor;
     }

@@ -107,8 +107,8 @@ struct SparseAttentionKernels {
   // sums over rows are one chain in their order, the sum of exponentials 16 chains likewise.
   void (*attend)(const AttendArgs& args);
   void (*join)(const JoinArgs& args);
-  // out [latent_dim] = gathered / sum, rounded to bfloat16 if `round`.
-  void (*finish)(const float* gathered, float sum, float* out, int64_t latent_dim, bool round);
+  // out [latent_dim] = gathered / sum
+  void (*finish)(const float* gathered, float sum, float* out, int64_t latent_dim);
 };
 
 struct DsaKernels {

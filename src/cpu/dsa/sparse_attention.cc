@@ -270,7 +270,7 @@ void Attender::Finish(const Group& group, int64_t first, int64_t count, const Ga
       std::fill_n(out + head * latent_dim, latent_dim, 0.0f);
     } else {
       kernels_.finish(all.out + head * latent_stride_, all.sum[head], out + head * latent_dim,
-                      latent_dim, context_.rounds());
+                      latent_dim);
     }
   }
 }

@@ -228,12 +228,11 @@ void Join(const JoinArgs& args) {
   }
 }
 
-void Finish(const float* gathered, float sum, float* out, int64_t latent_dim, bool round) {
+void Finish(const float* gathered, float sum, float* out, int64_t latent_dim) {
   const F32x16 scale = Broadcast(1.0f / sum);
   for (int64_t c = 0; c < latent_dim; c += kLanes) {
     const int64_t lanes = latent_dim - c < kLanes ? latent_dim - c : kLanes;
-    const F32x16 mean = Mul(Load(gathered + c), scale);
-    StorePartial(out + c, round ? RoundToBf16(mean) : mean, lanes);
+    StorePartial(out + c, Mul(Load(gathered + c), scale), lanes);
   }
 }
 
