@@ -498,13 +498,21 @@ int64_t Append(F32x16 scores, I32x16 positions, Mask16 mask, Candidate* out) {
 
 #endif
 
-// Sixteen scores, those of the lanes of `valid`.
-int64_t FilterLanes(F32x16 scores, Mask16 valid, I32x16 positions, const float* threshold,
-                    Candidate* out) {
-  const Mask16 mask = threshold ? Less(Broadcast(*threshold), scores) : Equal(scores, scores);
-  return (mask & valid) == 0 ? 0 : Append(scores, positions, mask & valid, out);
+Mask16 Passing(F32x16 scores, const float* threshold) {
+  return threshold ? Less(Broadcast(*threshold), scores) : Equal(scores, scores);
 }
 
+// Whether any of the first `num_scores` scores, whole vectors of them, passes.
+bool AnyPasses(const float* scores, int64_t num_scores, const float* threshold) {
+  Mask16 any = 0;
+  for (int64_t s = 0; s + kLanes <= num_scores; s += kLanes) {
+    any |= Passing(Load(scores + s), threshold);
+  }
+  return any != 0;
+}
+
+// Which vectors hold something that passes is hard to guess, whether all of them do not is easy: so
+// there is one branch for all.
 int64_t Filter(const float* scores, int64_t num_scores, int32_t first_position,
                const float* threshold, Candidate* out) {
   const int32_t kUp[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -512,15 +520,21 @@ int64_t Filter(const float* scores, int64_t num_scores, int32_t first_position,
   I32x16 positions = SubInt(
       BroadcastInt(static_cast<int32_t>(~static_cast<uint32_t>(first_position))), LoadInt(kUp));
   int64_t count = 0;
-  int64_t s = 0;
-  for (; s + kLanes <= num_scores; s += kLanes) {
-    count += FilterLanes(Load(scores + s), 0xffff, positions, threshold, out + count);
-    positions = SubInt(positions, BroadcastInt(kLanes));
+  int64_t s = num_scores / kLanes * kLanes;
+  if (AnyPasses(scores, s, threshold)) {
+    for (s = 0; s + kLanes <= num_scores; s += kLanes) {
+      const F32x16 here = Load(scores + s);
+      count += Append(here, positions, Passing(here, threshold), out + count);
+      positions = SubInt(positions, BroadcastInt(kLanes));
+    }
+  } else {
+    positions = SubInt(positions, BroadcastInt(static_cast<int32_t>(s)));
   }
   if (s < num_scores) {
     const int64_t lanes = num_scores - s;
-    count += FilterLanes(LoadPartial(scores + s, lanes), (Mask16{1} << lanes) - 1, positions,
-                         threshold, out + count);
+    const F32x16 here = LoadPartial(scores + s, lanes);
+    const Mask16 valid = (Mask16{1} << lanes) - 1;
+    count += Append(here, positions, Passing(here, threshold) & valid, out + count);
   }
   return count;
 }

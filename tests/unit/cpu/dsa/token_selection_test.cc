@@ -39,8 +39,9 @@ std::vector<NamedScores> AwkwardScores(int64_t count) {
        make([&](int64_t) { return 1 + static_cast<float>(random() % 64) * 0x1p-23f; })},
       {"a pipe", make([&](int64_t i) { return static_cast<float>(std::min(i, count - i)); })},
       {"every 64th", make([](int64_t i) { return i % 64 == 0 ? 1.0f : -1.0f; })},
-      {"sparse infinities",
-       make([&](int64_t i) { return i % 97 == 0 ? INFINITY : i % 89 == 0 ? -INFINITY : 0.5f; })},
+      {"sparse infinities", make([&](int64_t i) {
+         return i % 97 == 0 ? INFINITY : i % 89 == 0 ? -INFINITY : 0.5f;
+       })},
       {"mostly NaN", make([&](int64_t i) { return i % 10 == 0 ? normal(random) : NAN; })},
       {"NaN", make([](int64_t) { return NAN; })},
   };
