@@ -71,26 +71,31 @@ struct LightningIndexerKernels {
 // Cache rows are attended to in tiles of this many, counted along the list of rows of a token.
 inline constexpr int64_t kTileRows = 64;
 
-// Some heads, of one or several tokens, attend to the same tile of rows.
+// Some heads, of one or several tokens, attend to the same tile of rows. In f32 precision q and
+// rows are floats; in bf16 precision they are as pack_queries and pack_rows leave them.
 struct AttendArgs {
-  const float* q = nullptr;  // [num_heads, q_stride], zeros from row_dim up to a multiple of 16
+  const void* q = nullptr;  // [num_heads, q_stride], zeros from row_dim up to row_stride
   int64_t q_stride = 0;
   int64_t num_heads = 0;
-  const float* rows = nullptr;  // [num_rows, row_stride], zeros from row_dim to row_stride
-  int64_t row_stride = 0;       // a multiple of 16
-  int64_t num_rows = 0;         // 1 … kTileRows
-  int64_t latent_dim = 0;       // rounded up to a multiple of 16
+  const void* rows = nullptr;  // [num_rows, row_stride], zeros from row_dim to row_stride
+  int64_t row_stride = 0;      // row_dim rounded up to a multiple of RowUnit
+  int64_t num_rows = 0;        // 1 … kTileRows
+  int64_t latent_dim = 0;      // rounded up likewise
   float softmax_scale = 0;
   float* weights = nullptr;  // scratch [num_heads, kTileRows]
-  float* max = nullptr;      // out [num_heads]: the largest scaled score
-  float* sum = nullptr;      // out [num_heads]: of e^(score - max)
-  float* out = nullptr;      // out [num_heads, latent_dim]: sum of e^(score - max) * row
+  float* scales = nullptr;   // scratch [num_heads, 2], for `joins`
+  // Out: of the tile, or with `joins` of what was there before and the tile.
+  float* max = nullptr;  // [num_heads]: the largest scaled score
+  float* sum = nullptr;  // [num_heads]: of e^(score - max)
+  float* out = nullptr;  // [num_heads, latent_dim]: sum of e^(score - max) * row
+  bool joins = false;    // in bf16 precision only
 };
+inline int64_t RowUnit(bool bf16) { return bf16 ? 32 : 16; }
 
 // What heads have gathered so far, joined with one more tile.
 struct JoinArgs {
   int64_t num_heads = 0;
-  int64_t latent_dim = 0;           // rounded up to a multiple of 16
+  int64_t latent_dim = 0;           // as in AttendArgs
   const float* tile_max = nullptr;  // as AttendArgs leaves them
   const float* tile_sum = nullptr;
   const float* tile_out = nullptr;
@@ -100,15 +105,34 @@ struct JoinArgs {
 };
 
 struct SparseAttentionKernels {
+  // f32 precision.
   // One cache row as C + R floats, zeros after them up to a multiple of 16.
   void (*decode_row)(LatentType type, const uint8_t* row, int64_t latent_dim, int64_t rope_dim,
                      float* out);
   // Dots are 16 chains of fused multiply-adds, element k in chain k mod 16, added 8, 4, 2, 1 apart;
   // sums over rows are one chain in their order, the sum of exponentials 16 chains likewise.
   void (*attend)(const AttendArgs& args);
+
+  // bf16 precision: q, rows and the weights e^(score - max) are rounded to bfloat16 first.
+  // Queries [num_heads, row_dim] to [num_heads, row_stride] elements of the level's own form, of
+  // bf16_bytes each: at most those of a float.
+  int64_t bf16_bytes;
+  void (*pack_queries)(const float* q, int64_t num_heads, int64_t row_dim, int64_t row_stride,
+                       void* packed);
+  // Cache rows to the level's own form of a tile, at most [kTileRows, row_stride] floats long.
+  // `scratch` has room for row_stride floats.
+  void (*pack_rows)(LatentType type, const uint8_t* const* rows, int64_t num_rows,
+                    int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile);
+  // Dots are 16 chains of fused multiply-adds, elements 32 i + 2 c and 32 i + 2 c + 1 in chain c,
+  // the second of the two first, added 8, 4, 2, 1 apart. Sums over rows are one chain, two rows at
+  // a time, the second first, with a row of zeros after an odd last one. Sums of exponentials are
+  // of the rounded ones. Joining is that of `join`.
+  void (*attend_bf16)(const AttendArgs& args);
+
+  // The latent parts of attend_bf16 are in an order of the level's own; join keeps it.
   void (*join)(const JoinArgs& args);
-  // out [latent_dim] = gathered / sum
-  void (*finish)(const float* gathered, float sum, float* out, int64_t latent_dim);
+  // out [latent_dim] = gathered / sum; with `bf16`, of what attend_bf16 gathered.
+  void (*finish)(const float* gathered, float sum, float* out, int64_t latent_dim, bool bf16);
 };
 
 struct DsaKernels {

@@ -269,6 +269,17 @@ void AttentionCase::FillRows(std::mt19937& random) {
   }
 }
 
+void AttentionCase::Set(const std::vector<float>& q, const std::vector<std::vector<float>>& rows) {
+  q_ = q;
+  for (size_t position = 0; position < rows.size(); ++position) {
+    uint8_t* row = rows_.data() + batch_.Slot(0, static_cast<int64_t>(position)) * cache_.row_bytes;
+    for (size_t k = 0; k < rows[position].size(); ++k) {
+      const uint16_t value = FloatToBf16(rows[position][k]);
+      std::memcpy(row + 2 * k, &value, sizeof(value));
+    }
+  }
+}
+
 void AttentionCase::SelectRandomly(std::mt19937& random) {
   positions_.assign(batch_.num_tokens() * problem_.topk, -1);
   slots_ = positions_;

@@ -116,6 +116,9 @@ class AttentionCase {
  public:
   AttentionCase(const AttentionProblem& problem, unsigned seed);
 
+  // Other queries, and other rows of the first sequence from position 0 on, for kBf16.
+  void Set(const std::vector<float>& q, const std::vector<std::vector<float>>& rows);
+
   std::vector<float> Expected() const;
   std::vector<float> Run(Backend& backend, int64_t chunk = 1 << 30) const;
   // The same tokens with every position of their sequences selected.
