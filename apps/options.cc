@@ -75,7 +75,7 @@ void AddModelArgument(CLI::App& command, std::string* model_dir) {
 
 void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention) {
   AddChoice(command, "--precision", &options->precision, {Precision::kF32, Precision::kBf16},
-            "What activations are rounded to");
+            "What products with weights read");
   AddChoice(command, "--kv-cache", &options->kv_cache,
             {LatentType::kF32, LatentType::kBf16, LatentType::kFp8}, "How latent rows are cached");
   AddChoice(command, "--index-keys", &options->index_keys,
@@ -111,7 +111,7 @@ void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention)
       ->group("Speed (changes no result)");
   command
       .add_option("--instruction-set", options->instruction_set,
-                  "portable, avx2 or avx512; default: the best there is")
+                  "portable, avx2, avx512 or avx512_bf16; default: the best there is")
       ->type_name("")
       ->group("Speed (changes no result)");
 }

@@ -32,7 +32,7 @@ using Progress = std::function<void(double)>;
 struct EngineOptions {
   std::string model_dir;  // a folder in the Hugging Face layout
 
-  Precision precision = Precision::kF32;
+  Precision precision = Precision::kBf16;
   LatentType kv_cache = LatentType::kBf16;
   IndexKeyType index_keys = IndexKeyType::kInt8;
   AttentionMode attention = AttentionMode::kSparse;
@@ -57,8 +57,8 @@ struct EngineOptions {
   // say how long dense attention would have taken.
   bool measure_rates = false;
 
-  // "portable", "avx2", "avx512", or empty for the best the processor has. Changes speed, no
-  // result.
+  // "portable", "avx2", "avx512", "avx512_bf16", or empty for the best the processor has. Changes
+  // speed, no result.
   std::string instruction_set;
 
   Progress progress;  // may be empty
@@ -314,7 +314,7 @@ Result<VerifyReport> Verify(const std::string& case_dir, const VerifyOptions& op
 struct InspectOptions {
   int64_t context = 0;  // tokens; 0: what the model was made for
   int64_t batch = 1;    // sequences
-  Precision precision = Precision::kF32;
+  Precision precision = Precision::kBf16;
   LatentType kv_cache = LatentType::kBf16;
   IndexKeyType index_keys = IndexKeyType::kInt8;
   int64_t chunk = 512;

@@ -11,16 +11,15 @@ constexpr int kMaxThreads = 1024;
 
 Result<cpu::InstructionSet> ChooseInstructionSet(const std::string& name) {
   if (name.empty()) return cpu::BestInstructionSet();
-  for (const cpu::InstructionSet set :
-       {cpu::InstructionSet::kPortable, cpu::InstructionSet::kAvx2, cpu::InstructionSet::kAvx512}) {
+  for (const cpu::InstructionSet set : cpu::kInstructionSets) {
     if (name != cpu::InstructionSetName(set)) continue;
     if (!cpu::IsSupported(set)) {
       return Unsupported(fmt::format("instruction_set: this processor has no {}", name));
     }
     return set;
   }
-  return InvalidArgument(
-      fmt::format("instruction_set: {}, expected portable, avx2 or avx512", Quoted(name)));
+  return InvalidArgument(fmt::format(
+      "instruction_set: {}, expected portable, avx2, avx512 or avx512_bf16", Quoted(name)));
 }
 
 }  // namespace
