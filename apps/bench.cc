@@ -10,6 +10,7 @@ void AddBench(CLI::App& app, int* exit_code) {
   AddBenchContext(*bench, exit_code);
   AddBenchKernels(*bench, exit_code);
   AddBenchServe(*bench, exit_code);
+  AddBenchThreads(*bench, exit_code);
 }
 
 }  // namespace winnow::apps

@@ -8,5 +8,6 @@ namespace winnow::apps {
 void AddBenchContext(CLI::App& bench, int* exit_code);
 void AddBenchKernels(CLI::App& bench, int* exit_code);
 void AddBenchServe(CLI::App& bench, int* exit_code);
+void AddBenchThreads(CLI::App& bench, int* exit_code);
 
 }  // namespace winnow::apps

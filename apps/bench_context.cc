@@ -1,5 +1,6 @@
 // winnow bench context: speed at growing context, sparse beside dense.
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include "base/check.h"
 #include "base/json.h"
@@ -28,6 +29,7 @@ struct BenchOptions {
 struct Measurement {
   double prefill = 0.0;  // tokens a second
   double decode = 0.0;
+  int64_t memory = 0;  // the most that the process, with all contenders, has held so far; bytes
 };
 
 // At one context: what each contender reached, in their order.
@@ -35,6 +37,12 @@ struct Row {
   int64_t context = 0;
   std::vector<Measurement> measured;
 };
+
+int64_t PeakMemory() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
 
 // Tokens that look like nothing in particular, the same in every run; others for another seed.
 std::vector<int32_t> MakePrompt(int64_t length, int64_t vocab_size, uint64_t seed = 1) {
@@ -70,7 +78,8 @@ Result<Measurement> Measure(Engine& engine, std::vector<int32_t> prompt, int64_t
   if (finish == FinishReason::kCancelled) return Status(StatusCode::kCancelled, "interrupted");
   // The first token comes from the prompt's last step: one token fewer was decoded.
   return Measurement{static_cast<double>(receipt.computed_tokens) / receipt.prefill_seconds,
-                     static_cast<double>(receipt.completion_tokens - 1) / receipt.decode_seconds};
+                     static_cast<double>(receipt.completion_tokens - 1) / receipt.decode_seconds,
+                     PeakMemory()};
 }
 
 struct Contender {
@@ -97,6 +106,7 @@ json::object Describe(const Contender& contender, int64_t context, const Measure
   json::object line = {{"name", fmt::format("context/s{}/{}", context, Name(contender.mode))},
                        {"prefill_tokens_per_second", measured.prefill},
                        {"decode_tokens_per_second", measured.decode},
+                       {"peak_memory_bytes", measured.memory},
                        {"backend", contender.engine.info().backend}};
   if (price > 0) {
     line["prefill_dollars_per_million"] = DollarsPerMillion(price, measured.prefill);
@@ -114,6 +124,7 @@ void PrintHeader(const std::vector<Contender>& contenders, const BenchOptions& o
     }
     if (contenders.size() == 2) fmt::print(" {:>6}", "ratio");
   }
+  fmt::print(" {:>12}", "peak memory");
   fmt::print("\n");
 }
 
@@ -125,18 +136,20 @@ void Print(const Row& row) {
       fmt::print(" {:>6.2f}", row.measured[0].*phase / row.measured[1].*phase);
     }
   }
+  fmt::print(" {:>12}", Bytes(static_cast<double>(row.measured.back().memory)));
   fmt::print("\n");
 }
 
 std::string Csv(const std::vector<Contender>& contenders, const std::vector<Row>& rows,
                 double price) {
-  std::string csv = "context,attention,prefill_tokens_per_second,decode_tokens_per_second";
+  std::string csv =
+      "context,attention,prefill_tokens_per_second,decode_tokens_per_second,peak_memory_bytes";
   csv += price > 0 ? ",prefill_dollars_per_million,decode_dollars_per_million\n" : "\n";
   for (const Row& row : rows) {
     for (size_t i = 0; i < contenders.size(); ++i) {
       const Measurement& each = row.measured[i];
-      csv += fmt::format("{},{},{:.2f},{:.2f}", row.context, Name(contenders[i].mode), each.prefill,
-                         each.decode);
+      csv += fmt::format("{},{},{:.2f},{:.2f},{}", row.context, Name(contenders[i].mode),
+                         each.prefill, each.decode, each.memory);
       if (price > 0) {
         csv += fmt::format(",{:.4f},{:.4f}", DollarsPerMillion(price, each.prefill),
                            DollarsPerMillion(price, each.decode));

@@ -102,6 +102,7 @@ void AddInspect(CLI::App& app, int* exit_code) {
     options.kv_cache = state->engine.kv_cache;
     options.index_keys = state->engine.index_keys;
     options.chunk = state->engine.chunk;
+    options.workspace_bytes = state->engine.workspace_bytes;
     options.num_threads = state->engine.num_threads;
     auto report = Inspect(state->model_dir, options);
     if (!report.ok()) {

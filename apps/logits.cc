@@ -54,6 +54,7 @@ int Logits(LogitsOptions options) {
 void AddLogits(CLI::App& app, int* exit_code) {
   auto options = std::make_shared<LogitsOptions>();
   // This command checks the engine: everything is exact unless asked otherwise.
+  options->engine.precision = Precision::kF32;
   options->engine.kv_cache = LatentType::kF32;
   options->engine.index_keys = IndexKeyType::kF32;
   CLI::App* command = app.add_subcommand(

@@ -75,7 +75,7 @@ void AddModelArgument(CLI::App& command, std::string* model_dir) {
 
 void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention) {
   AddChoice(command, "--precision", &options->precision, {Precision::kF32, Precision::kBf16},
-            "What activations are rounded to");
+            "What products with weights read");
   AddChoice(command, "--kv-cache", &options->kv_cache,
             {LatentType::kF32, LatentType::kBf16, LatentType::kFp8}, "How latent rows are cached");
   AddChoice(command, "--index-keys", &options->index_keys,
@@ -89,13 +89,29 @@ void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention)
       ->type_name("N")
       ->capture_default_str()
       ->group("Speed (changes no result)");
+  command
+      .add_flag_callback(
+          "--no-pin", [options] { options->pin_threads = false; },
+          "Let the system move threads between cores")
+      ->group("Speed (changes no result)");
   command.add_option("--chunk", options->chunk, "Tokens of a prompt processed at a time")
       ->type_name("N")
       ->capture_default_str()
       ->group("Speed (changes no result)");
+  const auto set_workspace = [options](const int64_t& mib) {
+    options->workspace_bytes = mib << 20;
+  };
+  command
+      .add_option_function<int64_t>(
+          "--workspace", set_workspace,
+          "Memory of a step beside weights and cache: the chunk is cut to what fits; default: no "
+          "limit")
+      ->type_name("MiB")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30).description(""))
+      ->group("Speed (changes no result)");
   command
       .add_option("--instruction-set", options->instruction_set,
-                  "portable, avx2 or avx512; default: the best there is")
+                  "portable, avx2, avx512 or avx512_bf16; default: the best there is")
       ->type_name("")
       ->group("Speed (changes no result)");
 }

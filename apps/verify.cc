@@ -56,6 +56,7 @@ int VerifyCases(const VerifyCommandOptions& options) {
 
 void AddVerify(CLI::App& app, int* exit_code) {
   auto options = std::make_shared<VerifyCommandOptions>();
+  options->verify.engine.precision = Precision::kF32;
   options->verify.engine.kv_cache = LatentType::kF32;
   options->verify.engine.index_keys = IndexKeyType::kF32;
   CLI::App* command = app.add_subcommand(

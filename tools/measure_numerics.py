@@ -30,9 +30,9 @@ RUNS = [
     ("index keys int8", {"--index-keys": "int8"}),
     ("latent cache bf16", {"--kv-cache": "bf16"}),
     ("latent cache fp8", {"--kv-cache": "fp8"}),
-    ("activations bf16", {"--precision": "bf16"}),
-    ("defaults of generate", {"--kv-cache": "bf16", "--index-keys": "int8"}),
-    ("official: bf16, fp8, e4m3", {"--precision": "bf16", "--kv-cache": "fp8", "--index-keys": "e4m3"}),
+    ("products bf16", {"--precision": "bf16"}),
+    ("defaults of generate", {"--precision": "bf16", "--kv-cache": "bf16", "--index-keys": "int8"}),
+    ("of the official formats", {"--precision": "bf16", "--kv-cache": "fp8", "--index-keys": "e4m3"}),
     ("dense attention", {"--attention": "dense"}),
 ]
 

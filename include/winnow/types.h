@@ -8,7 +8,9 @@
 
 namespace winnow {
 
-// What activations are rounded to between operations. Sums are f32 in both.
+// What products of activations with weights read of both: floats, or the same rounded to bfloat16.
+// Sums and everything between products are f32 in both, and so are the products that decide: the
+// router's, the index weights' and the logits'.
 enum class Precision { kF32, kBf16 };
 
 // How the latent rows of the KV cache are kept. kFp8 is FlashMLA's row: E4M3 codes with a

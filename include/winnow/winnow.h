@@ -32,18 +32,23 @@ using Progress = std::function<void(double)>;
 struct EngineOptions {
   std::string model_dir;  // a folder in the Hugging Face layout
 
-  Precision precision = Precision::kF32;
+  Precision precision = Precision::kBf16;
   LatentType kv_cache = LatentType::kBf16;
   IndexKeyType index_keys = IndexKeyType::kInt8;
   AttentionMode attention = AttentionMode::kSparse;
 
-  int num_threads = 0;      // 0: one for each core this process may use
+  int num_threads = 0;  // 0: one for each core this process may use
+  // Keep threads on a core each, where there are as many as the process may use.
+  bool pin_threads = true;
   int64_t max_context = 0;  // tokens of the longest request; 0: what the model was made for
   // Tokens that the cache holds, of all requests together; 0: as many as the longest request, -1:
   // four times as many, or less where memory is short.
   int64_t cache_tokens = 0;
   // Tokens of prompts processed at a time. Changes speed and memory, no result.
   int64_t chunk = 512;
+  // Bytes that a step may hold beside weights, cache and rotary table, whatever the context: the
+  // chunk is cut to what fits. 0: no limit. Load refuses less than it takes.
+  int64_t workspace_bytes = 0;
   int64_t max_sequences = 16;  // requests that run together; others wait
   int64_t max_queue = 1024;    // requests that may wait; Submit refuses more
   // Whether requests that begin alike share what was computed for their beginning.
@@ -52,8 +57,8 @@ struct EngineOptions {
   // say how long dense attention would have taken.
   bool measure_rates = false;
 
-  // "portable", "avx2", "avx512", or empty for the best the processor has. Changes speed, no
-  // result.
+  // "portable", "avx2", "avx512", "avx512_bf16", or empty for the best the processor has. Changes
+  // speed, no result.
   std::string instruction_set;
 
   Progress progress;  // may be empty
@@ -309,10 +314,11 @@ Result<VerifyReport> Verify(const std::string& case_dir, const VerifyOptions& op
 struct InspectOptions {
   int64_t context = 0;  // tokens; 0: what the model was made for
   int64_t batch = 1;    // sequences
-  Precision precision = Precision::kF32;
+  Precision precision = Precision::kBf16;
   LatentType kv_cache = LatentType::kBf16;
   IndexKeyType index_keys = IndexKeyType::kInt8;
   int64_t chunk = 512;
+  int64_t workspace_bytes = 0;  // as EngineOptions has it
   int num_threads = 0;
 };
 

@@ -169,12 +169,12 @@ int64_t LatentRowBytes(LatentType type, int64_t latent_dim, int64_t rope_dim) {
 int64_t IndexPageBytes(IndexKeyType type, int64_t index_dim, int64_t page_size) {
   switch (type) {
     case IndexKeyType::kF32:
-      return page_size * index_dim * 4;
+      return page_size * PaddedIndexDim(index_dim) * 4;
     case IndexKeyType::kBf16:
-      return page_size * index_dim * 2;
+      return page_size * PaddedIndexDim(index_dim) * 2;
     case IndexKeyType::kE4m3:
     case IndexKeyType::kInt8:
-      return page_size * (index_dim + 4);
+      return page_size * (PaddedIndexDim(index_dim) + 4);
   }
   return 0;
 }

@@ -27,6 +27,29 @@ struct Roofs {
   int64_t cache_bytes = 0;           // what was read before as many others comes from memory again
 };
 
+// The largest step that a model will run, and what of the model its operations' working memory
+// depends on. Letters: ops.h.
+struct StepShape {
+  int64_t num_tokens = 0;
+  int64_t max_context = 0;
+  AttentionMode attention = AttentionMode::kSparse;
+  IndexKeyType index_keys = IndexKeyType::kInt8;
+  int64_t hidden_size = 0;  // D
+  int64_t num_heads = 0;    // H
+  int64_t latent_dim = 0;   // C
+  int64_t rope_dim = 0;     // R
+  int64_t nope_dim = 0;     // P
+  int64_t index_heads = 0;  // I
+  int64_t index_dim = 0;    // J
+  int64_t topk = 0;         // K
+  int64_t ffn_width = 0;    // F of layers without experts
+  int64_t num_experts = 0;  // E; 0: no layer has experts
+  int64_t experts_per_token = 0;
+  int64_t n_group = 1;
+  int64_t expert_width = 0;  // F of an expert
+  int64_t shared_width = 0;  // F of the shared experts together
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -43,6 +66,13 @@ class Backend {
 
   // The most bytes that SelectTokens holds in scores and candidates at once, whatever the context.
   virtual int64_t SelectionScratchBytes(int64_t topk) const = 0;
+
+  // The most bytes that operations hold at once beside their arguments, in steps up to this shape.
+  virtual int64_t ScratchBytes(const StepShape&) const { return 0; }
+  // Takes them, so that no operation of such a step takes memory later.
+  virtual void ReserveScratch(const StepShape&) {}
+  // Those that are held now.
+  virtual int64_t scratch_bytes() const { return 0; }
 
   // Works all of the device for a second or less. kResourceExhausted when memory is short.
   virtual Result<Roofs> MeasureRoofs() = 0;

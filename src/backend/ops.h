@@ -4,8 +4,8 @@
 // Shape letters (docs/dsa.md): T tokens of the step, B sequences, D hidden_size, H attention heads,
 // Q q_lora_rank, C kv_lora_rank, R qk_rope_head_dim, P qk_nope_head_dim, V v_head_dim, I index
 // heads, J index_head_dim, K index_topk, E experts, F width of a feed-forward block, N cache slots.
-// Activations are f32 tensors; a backend of bf16 precision rounds each operation's output to
-// bfloat16.
+// Activations are f32 tensors. A backend of bf16 precision rounds to bfloat16 what products with
+// weights read, activations and weights, and nothing else; sums are f32.
 #pragma once
 
 #include <cstdint>
@@ -52,6 +52,11 @@ struct IndexCacheView {
   int64_t page_bytes = 0;
   TensorView pages;  // [N / page_size, page_bytes] u8
 };
+// Keys are stored as if they had a multiple of this many dimensions, zeros after their own.
+inline constexpr int64_t kIndexDimUnit = 4;
+inline int64_t PaddedIndexDim(int64_t index_dim) {
+  return (index_dim + kIndexDimUnit - 1) / kIndexDimUnit * kIndexDimUnit;
+}
 // Bytes of a page: the codes of page_size keys and, for kE4m3 and kInt8, a f32 scale for each.
 int64_t IndexPageBytes(IndexKeyType type, int64_t index_dim, int64_t page_size);
 
@@ -76,7 +81,7 @@ struct EmbedArgs {
   TensorView hidden;     // [T, D] f32 out
 };
 
-// hidden += branch; out = RMSNorm(hidden) * weight. The norm sees the sum before it is rounded.
+// hidden += branch; out = RMSNorm(hidden) * weight
 struct AddRmsNormArgs {
   TensorView hidden;  // [T, D] f32 in and out
   TensorView branch;  // [T, D] f32, or absent
@@ -99,7 +104,7 @@ struct LinearArgs {
   ScaledView weight;      // [N, K]
   TensorView bias;        // [N] f32, or absent
   TensorView out;         // [T, N] f32
-  bool keep_f32 = false;  // never round: logits, router and index weights
+  bool keep_f32 = false;  // round nothing: logits, router and index weights
 };
 
 // The query as the latent cache wants it: rotary part turned, nope part taken through W_UK, the

@@ -100,7 +100,7 @@ Result<KernelRun> PrepareMoe(Inputs& inputs, const ModelShape& shape, int64_t to
 void AddLinearCases(const ModelShape& shape, std::vector<KernelCase>* cases) {
   for (const auto& matrix : shape.products) {
     for (const DType dtype : kTypes) {
-      for (const int64_t tokens : {1, 8, 128}) {
+      for (const int64_t tokens : {1, 8, 512}) {
         cases->push_back({fmt::format("{}/linear/{}/{}x{}/{}/t{}", shape.name, matrix.name,
                                       matrix.rows, matrix.columns, TypeName(dtype), tokens),
                           LinearCost(tokens, matrix.rows, matrix.columns, dtype),

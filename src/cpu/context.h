@@ -1,6 +1,7 @@
 // What an operation on the CPU works with: threads, inner loops, precision, working memory.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -11,6 +12,18 @@
 #include "tensor/tensor.h"
 
 namespace winnow::cpu {
+
+// Bytes of scratch that an operation needs.
+struct ScratchNeed {
+  int64_t of_thread = 0;  // each
+  int64_t shared = 0;
+
+  // Enough for either.
+  void Cover(const ScratchNeed& other) {
+    of_thread = std::max(of_thread, other.of_thread);
+    shared = std::max(shared, other.shared);
+  }
+};
 
 // Memory that operations reuse; it grows to the largest need seen and stays. Contents are undefined
 // at each call. One operation runs at a time, so none can meet another's.
@@ -27,6 +40,17 @@ class Scratch {
   template <typename T>
   T* Shared(int64_t count) {
     return reinterpret_cast<T*>(Grow(&shared_, count * sizeof(T)));
+  }
+
+  // Takes what is needed now rather than when it is asked for.
+  void Reserve(const ScratchNeed& need) {
+    for (PerThread& thread : threads_) Grow(&thread.buffer, need.of_thread);
+    Grow(&shared_, need.shared);
+  }
+  int64_t bytes() const {
+    int64_t bytes = HostBuffer::Footprint(shared_.size());
+    for (const PerThread& thread : threads_) bytes += HostBuffer::Footprint(thread.buffer.size());
+    return bytes;
   }
 
  private:

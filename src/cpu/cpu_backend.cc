@@ -7,11 +7,13 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/cores.h"
 #include "base/file.h"
 #include "cpu/context.h"
 #include "cpu/cpu_ops.h"
 #include "cpu/dsa/dsa_ops.h"
 #include "cpu/roofs.h"
+#include "cpu/scratch.h"
 
 namespace winnow::cpu {
 namespace {
@@ -30,11 +32,17 @@ int64_t AvailableMemory() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
 }
 
+// Of the machine, or what a container leaves of it.
+int64_t TotalMemory() {
+  const int64_t all = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  return std::min(all, ReadGroupLimits().memory.value_or(all));
+}
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
       : instruction_set_(options.instruction_set),
-        pool_(options.num_threads),
+        pool_(options.num_threads, options.pin_threads),
         scratch_(pool_.num_threads()),
         context_{pool_, KernelsFor(options.instruction_set), options.precision, scratch_} {}
 
@@ -58,6 +66,15 @@ class CpuBackend final : public Backend {
   int64_t SelectionScratchBytes(int64_t topk) const override {
     return cpu::SelectionScratchBytes(pool_.num_threads(), topk);
   }
+  int64_t ScratchBytes(const StepShape& shape) const override {
+    const ScratchNeed need = ScratchOfSteps(shape, pool_.num_threads());
+    return pool_.num_threads() * HostBuffer::Footprint(need.of_thread) +
+           HostBuffer::Footprint(need.shared);
+  }
+  void ReserveScratch(const StepShape& shape) override {
+    scratch_.Reserve(ScratchOfSteps(shape, pool_.num_threads()));
+  }
+  int64_t scratch_bytes() const override { return scratch_.bytes(); }
   Result<Roofs> MeasureRoofs() override { return cpu::MeasureRoofs(context_, instruction_set_); }
 
  protected:
@@ -91,8 +108,8 @@ class CpuBackend final : public Backend {
 
 Result<DeviceMemory> CpuBackend::Allocate(int64_t bytes) {
   WINNOW_CHECK(bytes >= 0, "Allocate: a negative size");
-  const int64_t available = AvailableMemory();
-  const int64_t total = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  const int64_t total = TotalMemory();
+  const int64_t available = std::min(AvailableMemory(), total);
   if (bytes > available || *promised_ > total - bytes) {
     return ResourceExhausted("cpu memory: " + std::to_string(bytes) + " bytes wanted, " +
                              std::to_string(std::min(available, total - *promised_)) +

@@ -15,8 +15,8 @@ void Linear(CpuContext& context, const LinearArgs& args);
 void AbsorbQuery(CpuContext& context, const AbsorbQueryArgs& args);
 void ExpandValue(CpuContext& context, const ExpandValueArgs& args);
 void FeedForward(CpuContext& context, const FeedForwardArgs& args);
-// Working memory: T * (2 E + num_experts_per_tok * (F + 6) + F of the shared experts) floats, and
-// T * 24 a thread.
+// Working memory: T * (2 E + num_experts_per_tok * (F + 6) + F of the shared experts) floats, as
+// many as x in bf16 precision, and T * 48 a thread.
 void Moe(CpuContext& context, const MoeArgs& args);
 
 }  // namespace winnow::cpu

@@ -25,7 +25,7 @@ void AddRmsNorm(CpuContext& context, const AddRmsNormArgs& args) {
           args.hidden.As<float>() + row * size,
           args.branch ? args.branch.As<float>() + row * size : nullptr,
           args.out ? args.weight.As<float>() : nullptr, args.eps,
-          args.out ? args.out.As<float>() + row * size : nullptr, size, context.rounds());
+          args.out ? args.out.As<float>() + row * size : nullptr, size);
     }
   });
 }
@@ -36,9 +36,9 @@ void RmsNorm(CpuContext& context, const RmsNormArgs& args) {
   const Split split = SplitRows(rows, size);
   context.ForEach(split.count, [&](int64_t piece, int) {
     for (int64_t row = split.begin(piece); row < std::min(rows, split.begin(piece + 1)); ++row) {
-      context.kernels.elementwise.add_rms_norm(
-          args.x.As<float>() + row * size, nullptr, args.weight.As<float>(), args.eps,
-          args.out.As<float>() + row * size, size, context.rounds());
+      context.kernels.elementwise.add_rms_norm(args.x.As<float>() + row * size, nullptr,
+                                               args.weight.As<float>(), args.eps,
+                                               args.out.As<float>() + row * size, size);
     }
   });
 }

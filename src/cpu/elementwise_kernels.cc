@@ -6,8 +6,6 @@
 namespace winnow::cpu::WINNOW_LEVEL {
 namespace {
 
-F32x16 Rounded(F32x16 x, bool round) { return round ? RoundToBf16(x) : x; }
-
 int64_t LanesAt(int64_t element, int64_t size) {
   return size - element < kLanes ? size - element : kLanes;
 }
@@ -25,29 +23,29 @@ float InverseRms(const float* hidden, const float* branch, float eps, int64_t si
 }
 
 void AddRmsNorm(float* hidden, const float* branch, const float* weight, float eps, float* out,
-                int64_t size, bool round) {
+                int64_t size) {
   const F32x16 scale = Broadcast(out ? InverseRms(hidden, branch, eps, size) : 0.0f);
   for (int64_t k = 0; k < size; k += kLanes) {
     const int64_t n = LanesAt(k, size);
     F32x16 x = LoadPartial(hidden + k, n);
     if (branch) {
       x = Add(x, LoadPartial(branch + k, n));
-      StorePartial(hidden + k, Rounded(x, round), n);
+      StorePartial(hidden + k, x, n);
     }
     if (out) {
       const F32x16 normed = Mul(Mul(x, scale), LoadPartial(weight + k, n));
-      StorePartial(out + k, Rounded(normed, round), n);
+      StorePartial(out + k, normed, n);
     }
   }
 }
 
-void SwiGlu(const float* gate, const float* up, float* out, int64_t size, bool round) {
+void SwiGlu(const float* gate, const float* up, float* out, int64_t size) {
   const F32x16 one = Broadcast(1.0f);
   for (int64_t k = 0; k < size; k += kLanes) {
     const int64_t n = LanesAt(k, size);
     const F32x16 z = LoadPartial(gate + k, n);
     const F32x16 silu = Div(z, Add(one, Exp(Negate(z))));
-    StorePartial(out + k, Rounded(Mul(silu, LoadPartial(up + k, n)), round), n);
+    StorePartial(out + k, Mul(silu, LoadPartial(up + k, n)), n);
   }
 }
 
@@ -66,18 +64,8 @@ void Accumulate(float factor, const float* x, float* out, int64_t size) {
   }
 }
 
-void AddTo(const float* x, float* out, int64_t size, bool round) {
-  for (int64_t k = 0; k < size; k += kLanes) {
-    const int64_t n = LanesAt(k, size);
-    F32x16 sum = LoadPartial(out + k, n);
-    if (x) sum = Add(sum, LoadPartial(x + k, n));
-    StorePartial(out + k, Rounded(sum, round), n);
-  }
-}
-
 }  // namespace
 
-extern const ElementwiseKernels kElementwiseKernels = {AddRmsNorm, SwiGlu, SigmoidOf, Accumulate,
-                                                       AddTo};
+extern const ElementwiseKernels kElementwiseKernels = {AddRmsNorm, SwiGlu, SigmoidOf, Accumulate};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

@@ -14,6 +14,8 @@ const char* InstructionSetName(InstructionSet set) {
       return "avx2";
     case InstructionSet::kAvx512:
       return "avx512";
+    case InstructionSet::kAvx512Bf16:
+      return "avx512_bf16";
   }
   return "unknown";
 }
@@ -27,32 +29,42 @@ bool IsSupported(InstructionSet set) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   if (set == InstructionSet::kAvx2) return avx2;
-  return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (set == InstructionSet::kAvx512) return avx512;
+  return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
 #else
   return false;
 #endif
 }
 
 InstructionSet BestInstructionSet() {
-  for (InstructionSet set : {InstructionSet::kAvx512, InstructionSet::kAvx2}) {
-    if (IsSupported(set)) return set;
+  InstructionSet best = InstructionSet::kPortable;
+  for (const InstructionSet set : kInstructionSets) {
+    if (IsSupported(set)) best = set;
   }
-  return InstructionSet::kPortable;
+  return best;
 }
 
 Kernels KernelsFor(InstructionSet set) {
   WINNOW_CHECK(IsSupported(set), std::string("this processor has no ") + InstructionSetName(set));
   switch (set) {
 #if defined(__x86_64__)
+    case InstructionSet::kAvx512Bf16:
+      return {avx512_bf16::kLinearKernels, avx512_bf16::kBf16LinearKernels,
+              avx512_bf16::kElementwiseKernels, DsaKernelsFor(set)};
     case InstructionSet::kAvx512:
-      return {avx512::kLinearKernels, avx512::kElementwiseKernels, DsaKernelsFor(set)};
+      return {avx512::kLinearKernels, avx512::kBf16LinearKernels, avx512::kElementwiseKernels,
+              DsaKernelsFor(set)};
     case InstructionSet::kAvx2:
-      return {avx2::kLinearKernels, avx2::kElementwiseKernels, DsaKernelsFor(set)};
+      return {avx2::kLinearKernels, avx2::kBf16LinearKernels, avx2::kElementwiseKernels,
+              DsaKernelsFor(set)};
 #endif
     default:
-      return {portable::kLinearKernels, portable::kElementwiseKernels, DsaKernelsFor(set)};
+      return {portable::kLinearKernels, portable::kBf16LinearKernels, portable::kElementwiseKernels,
+              DsaKernelsFor(set)};
   }
 }
 

@@ -2,9 +2,12 @@
 //
 // A file named *_kernels.cc (and the files of dsa/) is compiled once for each set and exports one
 // table of functions; nothing else of it is visible (tests/unit/cpu/objects_test.cc). Drivers
-// divide the work of an operation into pieces and call these.
+// divide the work of an operation into pieces and call these. What a set has over another shows in
+// the compiler's own macros: __AVX512BF16__ is defined at avx512_bf16 only, where BF16, VNNI, VBMI
+// and VBMI2 may all be used.
 #pragma once
 
+#include "cpu/bf16_linear_kernels.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/elementwise_kernels.h"
 #include "cpu/linear_kernels.h"
@@ -15,6 +18,7 @@ struct DsaKernels;  // dsa/dsa_kernels.h
 
 struct Kernels {
   const LinearKernels& linear;
+  const Bf16LinearKernels& bf16_linear;
   const ElementwiseKernels& elementwise;
   const DsaKernels& dsa;
 };

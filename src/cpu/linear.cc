@@ -6,25 +6,24 @@
 #include "cpu/cpu_ops.h"
 #include "cpu/dsa/rope.h"
 #include "cpu/work.h"
-#include "tensor/half.h"
 
 namespace winnow::cpu {
 
 ProductSplit SplitProduct(int num_threads, int64_t num_x, int64_t rows, int64_t columns,
-                          int64_t bytes_per_weight) {
+                          int64_t bytes_per_weight, int64_t unit) {
   ProductSplit split;
   if (num_x <= kFewX) {
     constexpr int64_t kWorthwhile = 16 << 10;  // bytes: a microsecond of memory bandwidth
     const int64_t bytes = rows * columns * bytes_per_weight;
     split.rows = SplitInto(rows, std::clamp<int64_t>(bytes / kWorthwhile, 1, 8 * num_threads),
-                           num_x == 1 ? 4 : kPanelRows);
+                           std::max<int64_t>(unit, 16));
     split.x = {num_x, 1};
     return split;
   }
   constexpr int64_t kWorthwhile = 1 << 20;  // multiply-adds: some tens of microseconds
   const int64_t wanted =
       std::clamp<int64_t>(num_x * rows * columns / kWorthwhile, 1, 6 * num_threads);
-  split.rows = SplitInto(rows, wanted, kPanelRows);
+  split.rows = SplitInto(rows, wanted, std::max(unit, kPieceRows));
   split.x = SplitInto(num_x, (wanted + split.rows.count - 1) / split.rows.count, 16);
   if (num_threads > 1 && split.x.size > kPanelX && split.rows.count < 4 * num_threads) {
     split.x = SplitInto(num_x, (num_x + kPanelX - 1) / kPanelX, 16);
@@ -32,47 +31,88 @@ ProductSplit SplitProduct(int num_threads, int64_t num_x, int64_t rows, int64_t 
   return split;
 }
 
-WeightArgs ReadAs(const ScaledView& weight, bool round) {
+WeightArgs ReadAs(const ScaledView& weight) {
   return {.data = weight.value.data,
           .type = weight.value.dtype,
           .columns = weight.columns(),
-          .scale = weight.scale ? weight.scale.As<float>() : nullptr,
-          .round = round};
+          .scale = weight.scale ? weight.scale.As<float>() : nullptr};
+}
+
+ProductRows Products::Read(const float* x, int64_t num_rows, int64_t columns, int64_t stride,
+                           float* memory) const {
+  if (!bf16_) return {x, stride};
+  constexpr int64_t kWorthSharing = 1 << 16;  // numbers: some microseconds
+  const int64_t row_floats = RowFloats(columns);
+  const auto pack = [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      context_.kernels.bf16_linear.pack(x + row * stride, columns, memory + row * row_floats);
+    }
+  };
+  if (num_rows * columns < kWorthSharing) {
+    pack(0, num_rows);
+  } else {
+    const Split split = SplitInto(num_rows, 4 * context_.pool.num_threads(), 1);
+    context_.ForEach(split.count, [&](int64_t piece, int) {
+      pack(split.begin(piece), std::min(num_rows, split.begin(piece + 1)));
+    });
+  }
+  return {memory, row_floats};
+}
+
+void Products::Write(const float* x, int64_t first, int64_t count, float* row) const {
+  if (bf16_) {
+    context_.kernels.bf16_linear.pack(x, count, row + RowFloats(first));
+  } else {
+    std::copy_n(x, count, row + first);
+  }
 }
 
 void Embed(CpuContext& context, const EmbedArgs& args) {
   const int64_t size = args.table.columns();
-  const WeightArgs table = ReadAs(args.table, context.rounds());
+  const WeightArgs table = ReadAs(args.table);
   const int32_t* ids = args.token_ids.As<int32_t>();
   context.ForEach(args.token_ids.dims[0], [&](int64_t token, int) {
     context.kernels.linear.decode_row(table, ids[token], args.hidden.As<float>() + token * size);
   });
 }
 
-void Linear(CpuContext& context, const LinearArgs& args) {
-  const int64_t num_x = args.x.dims[0];
-  const int64_t columns = args.weight.columns();
-  const int64_t rows = args.weight.rows();
-  const bool round = context.rounds() && !args.keep_f32;
-  const ProductSplit split = SplitProduct(context.pool.num_threads(), num_x, rows, columns,
-                                          SizeOf(args.weight.value.dtype));
+namespace {
+
+// out [num_x, N] = x · weightᵀ + bias
+void Multiply(CpuContext& context, const Products& products, const ProductRows& x, int64_t num_x,
+              const ScaledView& weight, const float* bias, float* out) {
+  const int64_t columns = weight.columns();
+  const int64_t rows = weight.rows();
+  const ProductSplit split =
+      SplitProduct(context.pool.num_threads(), num_x, rows, columns, SizeOf(weight.value.dtype));
   context.ForEach(split.count(), [&](int64_t piece, int thread) {
     const int64_t row = split.rows.begin(piece / split.x.count);
     const int64_t m = split.x.begin(piece % split.x.count);
     PanelArgs panel;
-    panel.x = args.x.As<float>() + m * columns;
-    panel.x_stride = columns;
+    panel.x = x.data + m * x.stride;
+    panel.x_stride = x.stride;
     panel.num_x = std::min(split.x.size, num_x - m);
-    panel.weight = ReadAs(args.weight, round);
+    panel.weight = ReadAs(weight);
     panel.first_row = row;
     panel.num_rows = std::min(split.rows.size, rows - row);
-    panel.bias = args.bias ? args.bias.As<float>() : nullptr;
-    panel.out = args.out.As<float>() + m * rows + row;
+    panel.bias = bias;
+    panel.out = out + m * rows + row;
     panel.out_stride = rows;
-    panel.round_out = round;
-    panel.scratch = context.scratch.OfThread<float>(thread, kLinearScratch);
-    context.kernels.linear.run_panel(panel);
+    panel.scratch = context.scratch.OfThread<float>(thread, products.PanelScratch(columns));
+    products.RunPanel(panel);
   });
+}
+
+}  // namespace
+
+void Linear(CpuContext& context, const LinearArgs& args) {
+  const int64_t num_x = args.x.dims[0];
+  const int64_t columns = args.weight.columns();
+  const Products products(context, context.rounds() && !args.keep_f32);
+  float* memory = context.scratch.Shared<float>(products.ReadFloats(num_x, columns));
+  const ProductRows x = products.Read(args.x.As<float>(), num_x, columns, columns, memory);
+  Multiply(context, products, x, num_x, args.weight, args.bias ? args.bias.As<float>() : nullptr,
+           args.out.As<float>());
 }
 
 void ExpandValue(CpuContext& context, const ExpandValueArgs& args) {
@@ -81,6 +121,10 @@ void ExpandValue(CpuContext& context, const ExpandValueArgs& args) {
   const int64_t latent_dim = args.attended.dims[2];
   const int64_t value_dim = args.out.dims[2];
   const int64_t head_rows = args.qk_nope_head_dim + value_dim;
+  const Products products(context, context.rounds());
+  float* memory = context.scratch.Shared<float>(products.ReadFloats(num_x * heads, latent_dim));
+  const ProductRows attended =
+      products.Read(args.attended.As<float>(), num_x * heads, latent_dim, latent_dim, memory);
   const int threads = context.pool.num_threads();
   const int64_t parts = heads >= 4 * threads ? 1 : (4 * threads + heads - 1) / heads;
   const Split rows = SplitInto(value_dim, parts, kPanelRows);
@@ -90,31 +134,18 @@ void ExpandValue(CpuContext& context, const ExpandValueArgs& args) {
     const int64_t row = rows.begin(piece / x.count % rows.count);
     const int64_t head = piece / x.count / rows.count;
     PanelArgs panel;
-    panel.x = args.attended.As<float>() + (m * heads + head) * latent_dim;
-    panel.x_stride = heads * latent_dim;
+    panel.x = attended.data + (m * heads + head) * attended.stride;
+    panel.x_stride = heads * attended.stride;
     panel.num_x = std::min(x.size, num_x - m);
-    panel.weight = ReadAs(args.kv_b_proj, context.rounds());
+    panel.weight = ReadAs(args.kv_b_proj);
     panel.first_row = head * head_rows + args.qk_nope_head_dim + row;
     panel.num_rows = std::min(rows.size, value_dim - row);
     panel.out = args.out.As<float>() + (m * heads + head) * value_dim + row;
     panel.out_stride = heads * value_dim;
-    panel.round_out = context.rounds();
-    panel.scratch = context.scratch.OfThread<float>(thread, kLinearScratch);
-    context.kernels.linear.run_panel(panel);
+    panel.scratch = context.scratch.OfThread<float>(thread, products.PanelScratch(latent_dim));
+    products.RunPanel(panel);
   });
 }
-
-namespace {
-
-// The rotary part of one token's query for one head: from q, turned, to out.
-void TurnQuery(const RopeTable& rope, int64_t position, const float* q, float* out, int64_t size,
-               bool round) {
-  std::copy(q, q + size, out);
-  ApplyRope(rope, position, out);
-  if (round) std::transform(out, out + size, out, RoundToBf16);
-}
-
-}  // namespace
 
 void AbsorbQuery(CpuContext& context, const AbsorbQueryArgs& args) {
   const int64_t num_x = args.q.dims[0];
@@ -125,6 +156,10 @@ void AbsorbQuery(CpuContext& context, const AbsorbQueryArgs& args) {
   const int64_t rope_dim = row_dim - latent_dim;
   const int64_t nope_dim = query_dim - rope_dim;
   const int32_t* positions = args.positions.As<int32_t>();
+  const Products products(context, context.rounds());
+  float* memory = context.scratch.Shared<float>(products.ReadFloats(num_x * heads, nope_dim));
+  const ProductRows queries =
+      products.Read(args.q.As<float>(), num_x * heads, nope_dim, query_dim, memory);
   const int threads = context.pool.num_threads();
   const int64_t parts = heads >= 4 * threads ? 1 : (4 * threads + heads - 1) / heads;
   const Split columns = SplitInto(latent_dim, parts, 128);
@@ -134,44 +169,46 @@ void AbsorbQuery(CpuContext& context, const AbsorbQueryArgs& args) {
     const int64_t part = piece / x.count % columns.count;
     const int64_t head = piece / x.count / columns.count;
     const int64_t length = std::min(x.size, num_x - m);
-    const float* q = args.q.As<float>() + (m * heads + head) * query_dim;
     float* out = args.out.As<float>() + (m * heads + head) * row_dim;
     TransposedArgs product;
-    product.x = q;
-    product.x_stride = heads * query_dim;
+    product.x = queries.data + (m * heads + head) * queries.stride;
+    product.x_stride = heads * queries.stride;
     product.num_x = length;
-    product.weight = ReadAs(args.kv_b_proj, context.rounds());
+    product.weight = ReadAs(args.kv_b_proj);
     product.first_row = head * (nope_dim + args.v_head_dim);
     product.num_rows = nope_dim;
     product.first_column = columns.begin(part);
     product.last_column = std::min(latent_dim, columns.begin(part) + columns.size);
     product.out = out;
     product.out_stride = heads * row_dim;
-    product.round_out = context.rounds();
-    product.scratch = context.scratch.OfThread<float>(thread, nope_dim * 16);
-    context.kernels.linear.run_transposed(product);
+    product.scratch =
+        context.scratch.OfThread<float>(thread, products.TransposedScratch(nope_dim, latent_dim));
+    products.RunTransposed(product);
     if (part != 0 || rope_dim == 0) return;
+    const float* turned = args.q.As<float>() + (m * heads + head) * query_dim + nope_dim;
     for (int64_t i = 0; i < length; ++i) {
-      TurnQuery(args.rope, positions[m + i], q + i * heads * query_dim + nope_dim,
-                out + i * heads * row_dim + latent_dim, rope_dim, context.rounds());
+      float* to = out + i * heads * row_dim + latent_dim;
+      std::copy_n(turned + i * heads * query_dim, rope_dim, to);
+      ApplyRope(args.rope, positions[m + i], to);
     }
   });
 }
 
-void RunGateUp(const CpuContext& context, const FfnWeights& weights, PanelArgs panel) {
-  panel.round_out = context.rounds();
-  panel.weight = ReadAs(weights.gate_proj, context.rounds());
-  context.kernels.linear.run_panel(panel);
-
-  PanelArgs up = panel;
-  up.weight = ReadAs(weights.up_proj, context.rounds());
-  up.out = panel.scratch + kLinearScratch;
-  up.out_stride = panel.num_rows;
-  context.kernels.linear.run_panel(up);
+void RunGateUp(const CpuContext& context, const Products& products, const FfnWeights& weights,
+               PanelArgs panel, const HiddenRows& hidden) {
+  const int64_t size = panel.num_x * panel.num_rows;
+  float* gate = panel.scratch + products.PanelScratch(weights.gate_proj.columns());
+  panel.out_stride = panel.num_rows;
+  panel.weight = ReadAs(weights.gate_proj);
+  panel.out = gate;
+  products.RunPanel(panel);
+  panel.weight = ReadAs(weights.up_proj);
+  panel.out = gate + size;
+  products.RunPanel(panel);
+  context.kernels.elementwise.swiglu(gate, gate + size, gate, size);
   for (int64_t m = 0; m < panel.num_x; ++m) {
-    float* gate = panel.out + m * panel.out_stride;
-    context.kernels.elementwise.swiglu(gate, up.out + m * up.out_stride, gate, panel.num_rows,
-                                       context.rounds());
+    products.Write(gate + m * panel.num_rows, panel.first_row, panel.num_rows,
+                   hidden.data + m * hidden.stride);
   }
 }
 
@@ -179,29 +216,32 @@ void FeedForward(CpuContext& context, const FeedForwardArgs& args) {
   const int64_t num_x = args.x.dims[0];
   const int64_t columns = args.x.dims[1];
   const int64_t width = args.weights->gate_proj.rows();
-  const ProductSplit split = SplitProduct(context.pool.num_threads(), num_x, width, columns,
-                                          2 * SizeOf(args.weights->gate_proj.value.dtype));
+  const Products products(context, context.rounds());
+  const int64_t read_floats = (products.ReadFloats(num_x, columns) + 15) / 16 * 16;
+  const HiddenRows hidden = {
+      context.scratch.Shared<float>(read_floats + num_x * products.RowFloats(width)) + read_floats,
+      products.RowFloats(width)};
+  const ProductRows x =
+      products.Read(args.x.As<float>(), num_x, columns, columns, hidden.data - read_floats);
+  const ProductSplit split =
+      SplitProduct(context.pool.num_threads(), num_x, width, columns,
+                   2 * SizeOf(args.weights->gate_proj.value.dtype), kPackedRun);
   context.ForEach(split.count(), [&](int64_t piece, int thread) {
     const int64_t row = split.rows.begin(piece / split.x.count);
     const int64_t m = split.x.begin(piece % split.x.count);
     PanelArgs panel;
-    panel.x = args.x.As<float>() + m * columns;
-    panel.x_stride = columns;
+    panel.x = x.data + m * x.stride;
+    panel.x_stride = x.stride;
     panel.num_x = std::min(split.x.size, num_x - m);
     panel.first_row = row;
     panel.num_rows = std::min(split.rows.size, width - row);
-    panel.out = args.scratch.As<float>() + m * width + row;
-    panel.out_stride = width;
-    panel.scratch =
-        context.scratch.OfThread<float>(thread, kLinearScratch + split.x.size * split.rows.size);
-    RunGateUp(context, *args.weights, panel);
+    panel.scratch = context.scratch.OfThread<float>(
+        thread, products.PanelScratch(columns) + 2 * split.x.size * split.rows.size);
+    RunGateUp(context, products, *args.weights, panel,
+              {hidden.data + m * hidden.stride, hidden.stride});
   });
-
-  LinearArgs down;
-  down.x = TensorView(args.scratch.data, DType::kF32, {num_x, width});
-  down.weight = args.weights->down_proj;
-  down.out = args.out;
-  Linear(context, down);
+  Multiply(context, products, {hidden.data, hidden.stride}, num_x, args.weights->down_proj, nullptr,
+           args.out.As<float>());
 }
 
 }  // namespace winnow::cpu

@@ -24,16 +24,6 @@ int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // moves it to the block of a column. kAtOnce is how many rows are read at once when x has one row:
 // enough for the work of decoding to hide the latency of one row's sum.
 
-template <bool kRound>
-F32x16 MaybeRound(F32x16 x) {
-  if constexpr (kRound) {
-    return RoundToBf16(x);
-  } else {
-    return x;
-  }
-}
-
-template <bool kRound>
 struct F32Reader {
   static constexpr int64_t kRun = INT64_MAX / 2;
   static constexpr int kAtOnce = 4;
@@ -43,8 +33,8 @@ struct F32Reader {
   F32Reader(const WeightArgs& w, int64_t r)
       : row(static_cast<const float*>(w.data) + r * w.columns) {}
   void Enter(int64_t) {}
-  F32x16 At(int64_t c) const { return MaybeRound<kRound>(Load(row + c)); }
-  F32x16 At(int64_t c, int64_t n) const { return MaybeRound<kRound>(LoadPartial(row + c, n)); }
+  F32x16 At(int64_t c) const { return Load(row + c); }
+  F32x16 At(int64_t c, int64_t n) const { return LoadPartial(row + c, n); }
 };
 
 struct Bf16Reader {
@@ -60,7 +50,6 @@ struct Bf16Reader {
   F32x16 At(int64_t c, int64_t n) const { return LoadBf16Partial(row + c, n); }
 };
 
-template <bool kRound>
 struct F16Reader {
   static constexpr int64_t kRun = INT64_MAX / 2;
   static constexpr int kAtOnce = 4;
@@ -70,11 +59,10 @@ struct F16Reader {
   F16Reader(const WeightArgs& w, int64_t r)
       : row(static_cast<const uint16_t*>(w.data) + r * w.columns) {}
   void Enter(int64_t) {}
-  F32x16 At(int64_t c) const { return MaybeRound<kRound>(LoadF16(row + c)); }
-  F32x16 At(int64_t c, int64_t n) const { return MaybeRound<kRound>(LoadF16Partial(row + c, n)); }
+  F32x16 At(int64_t c) const { return LoadF16(row + c); }
+  F32x16 At(int64_t c, int64_t n) const { return LoadF16Partial(row + c, n); }
 };
 
-template <bool kRound>
 struct E4m3Reader {
   static constexpr int64_t kRun = kBlock;
   static constexpr int kAtOnce = 2;
@@ -90,48 +78,22 @@ struct E4m3Reader {
     const float value = scales ? scales[c / kBlock] : 1.0f;
     scale = Broadcast(value == value ? value : __builtin_nanf(""));
   }
-  F32x16 Scaled(F32x16 x) const {
-    if constexpr (kRound) {
-      return RoundNumberToBf16(Mul(x, scale));
-    } else {
-      return Mul(x, scale);
-    }
-  }
-  F32x16 At(int64_t c) const { return Scaled(LoadE4m3(row + c)); }
-  F32x16 At(int64_t c, int64_t n) const { return Scaled(LoadE4m3Partial(row + c, n)); }
+  F32x16 At(int64_t c) const { return Mul(LoadE4m3(row + c), scale); }
+  F32x16 At(int64_t c, int64_t n) const { return Mul(LoadE4m3Partial(row + c, n), scale); }
 };
 
-// Whether a scale of these rows is no power of two: the products then have more bits than bfloat16.
-bool NeedsRounding(const WeightArgs& w, int64_t first_row, int64_t num_rows) {
-  if (!w.scale) return false;
-  const int64_t blocks = DivideUp(w.columns, kBlock);
-  const int64_t first = first_row / kBlock * blocks;
-  const int64_t last = ((first_row + num_rows - 1) / kBlock + 1) * blocks;
-  uint32_t mantissas = 0;
-  for (int64_t block = first; block < last; ++block) {
-    uint32_t bits;
-    memcpy(&bits, w.scale + block, sizeof(bits));
-    mantissas |= bits & 0x7fffff;
-  }
-  return mantissas != 0;
-}
-
-// Calls action.template Run<Reader>() for the reader of these rows.
+// Calls action.template Run<Reader>() for the reader of a type.
 template <typename Action>
-void WithReader(const WeightArgs& w, int64_t first_row, int64_t num_rows, const Action& action) {
-  switch (w.type) {
+void WithReader(DType type, const Action& action) {
+  switch (type) {
     case DType::kF32:
-      return w.round ? action.template Run<F32Reader<true>>()
-                     : action.template Run<F32Reader<false>>();
+      return action.template Run<F32Reader>();
     case DType::kBF16:
       return action.template Run<Bf16Reader>();
     case DType::kF16:
-      return w.round ? action.template Run<F16Reader<true>>()
-                     : action.template Run<F16Reader<false>>();
+      return action.template Run<F16Reader>();
     default:
-      return w.round && NeedsRounding(w, first_row, num_rows)
-                 ? action.template Run<E4m3Reader<true>>()
-                 : action.template Run<E4m3Reader<false>>();
+      return action.template Run<E4m3Reader>();
   }
 }
 
@@ -368,16 +330,14 @@ void ManyRows(const PanelArgs& args) {
   }
 }
 
-void Finish(const PanelArgs& args) {
-  if (!args.bias && !args.round_out) return;
+void AddBias(const PanelArgs& args) {
+  if (!args.bias) return;
   for (int64_t m = 0; m < args.num_x; ++m) {
     float* out = args.out + m * args.out_stride;
     for (int64_t r = 0; r < args.num_rows; r += kLanes) {
       const int64_t n = Min(kLanes, args.num_rows - r);
-      F32x16 value = LoadPartial(out + r, n);
-      if (args.bias) value = Add(value, LoadPartial(args.bias + args.first_row + r, n));
-      if (args.round_out) value = RoundToBf16(value);
-      StorePartial(out + r, value, n);
+      StorePartial(out + r,
+                   Add(LoadPartial(out + r, n), LoadPartial(args.bias + args.first_row + r, n)), n);
     }
   }
 }
@@ -387,13 +347,13 @@ struct Panel {
   template <typename Reader>
   void Run() const {
     args.num_x <= Reader::kFewX ? FewRows<Reader>(args) : ManyRows<Reader>(args);
-    Finish(args);
+    AddBias(args);
   }
 };
 
 void RunPanel(const PanelArgs& args) {
   if (args.num_x <= 0 || args.num_rows <= 0) return;
-  WithReader(args.weight, args.first_row, args.num_rows, Panel{args});
+  WithReader(args.weight.type, Panel{args});
 }
 
 // ---- Transposed ---------------------------------------------------------------------------------
@@ -431,11 +391,6 @@ void TransposedOne(const TransposedArgs& args) {
   int64_t p = 0;
   for (; p + 4 <= args.num_rows; p += 4) AddRows<Reader, 4>(args, p);
   for (; p < args.num_rows; ++p) AddRows<Reader, 1>(args, p);
-  if (!args.round_out) return;
-  for (int64_t c = args.first_column; c < args.last_column; c += kLanes) {
-    const int64_t n = Min(kLanes, args.last_column - c);
-    StorePartial(args.out + c, RoundToBf16(LoadPartial(args.out + c, n)), n);
-  }
 }
 
 // kX rows of x by sixteen columns, decoded in `panel` [num_rows, 16].
@@ -455,8 +410,7 @@ inline __attribute__((always_inline)) void TransposedTile(const TransposedArgs& 
   const int64_t n = Min(kLanes, args.last_column - column);
   for (int i = 0; i < kX; ++i) {
     float* out = args.out + (m + i) * args.out_stride + column;
-    const F32x16 sum = args.round_out ? RoundToBf16(sums[i]) : sums[i];
-    n == kLanes ? Store(out, sum) : StorePartial(out, sum, n);
+    n == kLanes ? Store(out, sums[i]) : StorePartial(out, sums[i], n);
   }
 }
 
@@ -486,7 +440,7 @@ struct Transposed {
 
 void RunTransposed(const TransposedArgs& args) {
   if (args.num_x <= 0 || args.num_rows <= 0) return;
-  WithReader(args.weight, args.first_row, args.num_rows, Transposed{args});
+  WithReader(args.weight.type, Transposed{args});
 }
 
 struct OneRow {
@@ -505,7 +459,7 @@ struct OneRow {
 };
 
 void DecodeRow(const WeightArgs& weight, int64_t row, float* out) {
-  WithReader(weight, row, 1, OneRow{weight, row, out});
+  WithReader(weight.type, OneRow{weight, row, out});
 }
 
 }  // namespace

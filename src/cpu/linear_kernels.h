@@ -4,7 +4,7 @@
 //   RunPanel       16 chains of fused multiply-adds, element k in chain k mod 16, ascending from 0,
 //                  zeros after the last; the chains are added 8, 4, 2, 1 apart; then the bias
 //   RunTransposed  one chain for each output, p ascending from 0
-// A weight is worth float(code) * scale, a float; with round_weight it is rounded to bfloat16.
+// A weight is worth float(code) * scale, a float.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,6 @@ struct WeightArgs {
   DType type = DType::kF32;    // F32, BF16, F16 or F8_E4M3
   int64_t columns = 0;
   const float* scale = nullptr;  // [⌈rows/128⌉, ⌈columns/128⌉], or none
-  bool round = false;            // weights to bfloat16
 };
 
 // out[m, n - first_row] = x[m] · weight[n] + bias[n], for m < num_x and num_rows rows n of weight.
@@ -35,8 +34,7 @@ struct PanelArgs {
   const float* bias = nullptr;  // indexed by n, or none
   float* out = nullptr;
   int64_t out_stride = 0;
-  bool round_out = false;
-  float* scratch = nullptr;  // kLinearScratch floats, aligned to 64 bytes
+  float* scratch = nullptr;  // kLinearScratch floats, or as a table says; aligned to 64 bytes
 };
 
 // out[m, c] = sum over p of x[m, p] * weight[first_row + p, c], for columns c in
@@ -52,7 +50,6 @@ struct TransposedArgs {
   int64_t last_column = 0;
   float* out = nullptr;  // column 0
   int64_t out_stride = 0;
-  bool round_out = false;
   float* scratch = nullptr;  // num_rows * 16 floats, aligned to 64 bytes
 };
 
@@ -79,6 +76,9 @@ namespace avx2 {
 extern const LinearKernels kLinearKernels;
 }
 namespace avx512 {
+extern const LinearKernels kLinearKernels;
+}
+namespace avx512_bf16 {
 extern const LinearKernels kLinearKernels;
 }
 

@@ -53,9 +53,9 @@ void MarkBest(const float* scores, const bool* open, int64_t size, int64_t count
 
 // Working memory of the operation, laid out in one piece of scratch.
 struct Workspace {
-  Workspace(CpuContext& context, const MoeArgs& args);
+  Workspace(CpuContext& context, const Products& products, const MoeArgs& args);
   // Sets the pointers below as if memory began at `begin`; returns how many bytes they need.
-  int64_t LayOut(const MoeArgs& args, uintptr_t begin);
+  int64_t LayOut(const Products& products, const MoeArgs& args, uintptr_t begin);
 
   int64_t tokens = 0;
   int64_t experts = 0;
@@ -69,20 +69,21 @@ struct Workspace {
   int64_t* pieces = nullptr;  // [E + 2]     which pieces of the first half are an expert's
   int32_t* row_token = nullptr;  // [T * chosen] sorted by expert, then token
   float* row_weight = nullptr;   // [T * chosen]
-  float* hidden = nullptr;
+  float* hidden = nullptr;       // as products read it
+  float* x = nullptr;            // likewise, where it is not what was given
 };
 
 int64_t Aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-Workspace::Workspace(CpuContext& context, const MoeArgs& args)
+Workspace::Workspace(CpuContext& context, const Products& products, const MoeArgs& args)
     : tokens(args.x.dims[0]),
       experts(static_cast<int64_t>(args.experts.size())),
       chosen(args.num_experts_per_tok) {
-  const int64_t bytes = LayOut(args, 0);
-  LayOut(args, reinterpret_cast<uintptr_t>(context.scratch.Shared<uint8_t>(bytes)));
+  const int64_t bytes = LayOut(products, args, 0);
+  LayOut(products, args, reinterpret_cast<uintptr_t>(context.scratch.Shared<uint8_t>(bytes)));
 }
 
-int64_t Workspace::LayOut(const MoeArgs& args, uintptr_t begin) {
+int64_t Workspace::LayOut(const Products& products, const MoeArgs& args, uintptr_t begin) {
   int64_t width = 0;
   for (const FfnWeights& each : args.experts) width = std::max(width, each.gate_proj.rows());
   const int64_t shared = args.shared_experts ? args.shared_experts->gate_proj.rows() : 0;
@@ -101,7 +102,8 @@ int64_t Workspace::LayOut(const MoeArgs& args, uintptr_t begin) {
   take(&pieces, experts + 2);
   take(&row_token, rows);
   take(&row_weight, rows);
-  take(&hidden, rows * width + tokens * shared);
+  take(&hidden, rows * products.RowFloats(width) + tokens * products.RowFloats(shared));
+  take(&x, products.ReadFloats(tokens, args.x.dims[1]));
   return bytes;
 }
 
@@ -147,7 +149,7 @@ void Route(const CpuContext& context, const MoeArgs& args, const Workspace& work
 }
 
 // Sorts the chosen (token, expert) pairs by expert, then token.
-void SortByExpert(const MoeArgs& args, const Workspace& work) {
+void SortByExpert(const Products& products, const MoeArgs& args, const Workspace& work) {
   const int64_t E = work.experts;
   const int64_t rows = work.tokens * work.chosen;
   std::fill(work.first, work.first + E + 1, 0);
@@ -155,8 +157,8 @@ void SortByExpert(const MoeArgs& args, const Workspace& work) {
   for (int64_t e = 0; e < E; ++e) work.first[e + 1] += work.first[e];
   work.offset[0] = 0;
   for (int64_t e = 0; e < E; ++e) {
-    work.offset[e + 1] =
-        work.offset[e] + (work.first[e + 1] - work.first[e]) * args.experts[e].gate_proj.rows();
+    work.offset[e + 1] = work.offset[e] + (work.first[e + 1] - work.first[e]) *
+                                              products.RowFloats(args.experts[e].gate_proj.rows());
   }
   // first[e] serves as the place of the expert's next row, and ends where first[e + 1] began.
   for (int64_t token = 0; token < work.tokens; ++token) {
@@ -170,13 +172,18 @@ void SortByExpert(const MoeArgs& args, const Workspace& work) {
   work.first[0] = 0;
 }
 
+// Experts, and the shared ones as one more.
+int64_t NumGroups(const MoeArgs& args) {
+  return static_cast<int64_t>(args.experts.size()) + (args.shared_experts ? 1 : 0);
+}
+
 // The rows of expert `e`, or of the shared experts for e = E.
 struct Group {
   const FfnWeights* weights;
   const int32_t* tokens;  // none: every token in order
   const float* factors;   // none: 1
   int64_t rows;
-  float* hidden;  // [rows, F]
+  float* hidden;  // [rows, F] as products read it
 };
 Group GroupOf(const MoeArgs& args, const Workspace& work, int64_t e) {
   float* hidden = work.hidden + work.offset[e];
@@ -189,65 +196,63 @@ Group GroupOf(const MoeArgs& args, const Workspace& work, int64_t e) {
 ProductSplit SplitGateUp(const CpuContext& context, const Group& group) {
   const ScaledView& gate = group.weights->gate_proj;
   return SplitProduct(context.pool.num_threads(), group.rows, gate.rows(), gate.columns(),
-                      2 * SizeOf(gate.value.dtype));
+                      2 * SizeOf(gate.value.dtype), kPackedRun);
 }
 
-void GateUp(CpuContext& context, const MoeArgs& args, const Group& group, int64_t piece,
-            int thread) {
-  const int64_t columns = args.x.dims[1];
-  const int64_t width = group.weights->gate_proj.rows();
+void GateUp(CpuContext& context, const Products& products, const ProductRows& x, const Group& group,
+            int64_t piece, int thread) {
+  const ScaledView& gate = group.weights->gate_proj;
   const ProductSplit split = SplitGateUp(context, group);
   const int64_t row = split.rows.begin(piece / split.x.count);
   const int64_t m = split.x.begin(piece % split.x.count);
   PanelArgs panel;
-  panel.x = args.x.As<float>() + (group.tokens ? 0 : m * columns);
-  panel.x_stride = columns;
+  panel.x = x.data + (group.tokens ? 0 : m * x.stride);
+  panel.x_stride = x.stride;
   panel.x_rows = group.tokens ? group.tokens + m : nullptr;
   panel.num_x = std::min(split.x.size, group.rows - m);
   panel.first_row = row;
-  panel.num_rows = std::min(split.rows.size, width - row);
-  panel.out = group.hidden + m * width + row;
-  panel.out_stride = width;
-  panel.scratch =
-      context.scratch.OfThread<float>(thread, kLinearScratch + split.x.size * split.rows.size);
-  RunGateUp(context, *group.weights, panel);
+  panel.num_rows = std::min(split.rows.size, gate.rows() - row);
+  panel.scratch = context.scratch.OfThread<float>(
+      thread, products.PanelScratch(gate.columns()) + 2 * split.x.size * split.rows.size);
+  const int64_t stride = products.RowFloats(gate.rows());
+  RunGateUp(context, products, *group.weights, panel, {group.hidden + m * stride, stride});
 }
 
 // Columns [first, first + count) of every token's output.
-void Down(CpuContext& context, const MoeArgs& args, const Workspace& work, int64_t first,
-          int64_t count, int thread) {
+void Down(CpuContext& context, const Products& products, const MoeArgs& args, const Workspace& work,
+          int64_t first, int64_t count, int thread) {
   const ElementwiseKernels& elementwise = context.kernels.elementwise;
   const int64_t size = args.x.dims[1];
   float* out = args.out.As<float>() + first;
-  float* scratch = context.scratch.OfThread<float>(thread, kLinearScratch + work.tokens * count);
-  float* product = scratch + kLinearScratch;
+  int64_t panel_scratch = 0;
+  for (int64_t e = 0; e < NumGroups(args); ++e) {
+    const FfnWeights& weights = *GroupOf(args, work, e).weights;
+    panel_scratch = std::max(panel_scratch, products.PanelScratch(weights.down_proj.columns()));
+  }
+  float* scratch = context.scratch.OfThread<float>(thread, panel_scratch + work.tokens * count);
+  float* product = scratch + panel_scratch;
   for (int64_t token = 0; token < work.tokens; ++token) {
     std::fill(out + token * size, out + token * size + count, 0.0f);
   }
-  for (int64_t e = 0; e < work.experts + (args.shared_experts ? 1 : 0); ++e) {
+  for (int64_t e = 0; e < NumGroups(args); ++e) {
     const Group group = GroupOf(args, work, e);
     if (group.rows == 0) continue;
     PanelArgs panel;
     panel.x = group.hidden;
-    panel.x_stride = group.weights->gate_proj.rows();
+    panel.x_stride = products.RowFloats(group.weights->gate_proj.rows());
     panel.num_x = group.rows;
-    panel.weight = ReadAs(group.weights->down_proj, context.rounds());
+    panel.weight = ReadAs(group.weights->down_proj);
     panel.first_row = first;
     panel.num_rows = count;
     panel.out = product;
     panel.out_stride = count;
-    panel.round_out = context.rounds();
     panel.scratch = scratch;
-    context.kernels.linear.run_panel(panel);
+    products.RunPanel(panel);
     for (int64_t row = 0; row < group.rows; ++row) {
       const int64_t token = group.tokens ? group.tokens[row] : row;
       elementwise.accumulate(group.factors ? group.factors[row] : 1.0f, product + row * count,
                              out + token * size, count);
     }
-  }
-  if (!context.rounds()) return;
-  for (int64_t token = 0; token < work.tokens; ++token) {
-    elementwise.add(nullptr, out + token * size, count, true);
   }
 }
 
@@ -256,7 +261,8 @@ void Down(CpuContext& context, const MoeArgs& args, const Workspace& work, int64
 void Moe(CpuContext& context, const MoeArgs& args) {
   const int64_t size = args.x.dims[1];
   const int threads = context.pool.num_threads();
-  const Workspace work(context, args);
+  const Products products(context, context.rounds());
+  const Workspace work(context, products, args);
   if (work.tokens == 0) return;
 
   LinearArgs router;
@@ -274,9 +280,10 @@ void Moe(CpuContext& context, const MoeArgs& args) {
       Route(context, args, work, token, marks);
     }
   });
-  SortByExpert(args, work);
+  SortByExpert(products, args, work);
 
-  const int64_t groups = work.experts + (args.shared_experts ? 1 : 0);
+  const ProductRows x = products.Read(args.x.As<float>(), work.tokens, size, size, work.x);
+  const int64_t groups = NumGroups(args);
   work.pieces[0] = 0;
   for (int64_t e = 0; e < groups; ++e) {
     const Group group = GroupOf(args, work, e);
@@ -285,14 +292,14 @@ void Moe(CpuContext& context, const MoeArgs& args) {
   context.ForEach(work.pieces[groups], [&](int64_t piece, int thread) {
     const int64_t* after = std::upper_bound(work.pieces, work.pieces + groups + 1, piece);
     const int64_t e = after - work.pieces - 1;
-    GateUp(context, args, GroupOf(args, work, e), piece - work.pieces[e], thread);
+    GateUp(context, products, x, GroupOf(args, work, e), piece - work.pieces[e], thread);
   });
 
-  const int64_t unit = work.tokens == 1 ? 8 : kPanelRows;
+  const int64_t unit = work.tokens == 1 ? 16 : kPieceRows;
   const Split columns = SplitInto(size, work.tokens <= kFewX ? 8 * threads : size, unit);
   context.ForEach(columns.count, [&](int64_t piece, int thread) {
     const int64_t first = columns.begin(piece);
-    Down(context, args, work, first, std::min(columns.size, size - first), thread);
+    Down(context, products, args, work, first, std::min(columns.size, size - first), thread);
   });
 }
 

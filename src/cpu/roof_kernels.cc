@@ -47,10 +47,37 @@ float MultiplyAdd(int64_t rounds, float factor, float addend) {
   return sum;
 }
 
-// One register of pairs of 16-bit numbers, or of 32-bit sums. AddProducts is AddPairs of simd.h,
-// the best that a level has for exact products of bytes. The sum is written out: left to itself the
-// compiler moves sums from register to register, and through memory.
-#if defined(__AVX512BW__)
+#if defined(__AVX512BF16__)
+constexpr int64_t kBf16OpsPerRound = kChains * kNative * 4;
+
+float Bf16Products(int64_t rounds, float factor) {
+  const __m512i factors = _mm512_castps_si512(_mm512_set1_ps(factor));
+  __m512 chains[kChains];
+  for (int chain = 0; chain < kChains; ++chain) {
+    chains[chain] = _mm512_set1_ps(static_cast<float>(chain));
+  }
+  for (int64_t round = 0; round < rounds; ++round) {
+    for (int chain = 0; chain < kChains; ++chain) {
+      chains[chain] = AddBf16Products(chains[chain], _mm512_castps_si512(chains[chain]), factors);
+    }
+  }
+  float sum = 0;
+  for (const __m512 chain : chains) sum += Sum({chain});
+  return sum;
+}
+#else
+constexpr int64_t kBf16OpsPerRound = 0;
+constexpr float (*Bf16Products)(int64_t, float) = nullptr;
+#endif
+
+// One register of small numbers, or of 32-bit sums. AddProducts is the best that a level has for
+// exact products of bytes: as they are, or as pairs of 16-bit numbers, AddPairs of simd.h. The sum
+// is written out: left to itself the compiler moves sums from register to register, and through
+// memory.
+#if defined(__AVX512VNNI__)
+using Words = __m512i;
+Words AddProducts(Words x, Words factors) { return AddByteProducts(x, x, factors); }
+#elif defined(__AVX512BW__)
 using Words = __m512i;
 Words AddProducts(Words x, Words factors) {
   asm("vpaddd %1, %0, %0" : "+v"(x) : "v"(_mm512_madd_epi16(x, factors)));
@@ -73,7 +100,12 @@ using Words = I32x16;
 Words AddProducts(Words x, Words factors) { return AddPairs(x, factors, x); }
 #endif
 constexpr int kSums = 12;
-constexpr int64_t kInt8OpsPerRound = kSums * sizeof(Words) / sizeof(int16_t) * 2;
+#if defined(__AVX512VNNI__)
+using Factor = int8_t;
+#else
+using Factor = int16_t;
+#endif
+constexpr int64_t kInt8OpsPerRound = kSums * sizeof(Words) / sizeof(Factor) * 2;
 
 uint32_t Int8Products(int64_t rounds, int32_t factors) {
   int32_t lanes[sizeof(Words) / sizeof(int32_t)];
@@ -117,7 +149,12 @@ uint32_t Read(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-extern const RoofKernels kRoofKernels = {kChains * kNative * 2, kInt8OpsPerRound, MultiplyAdd,
-                                         Int8Products, Read};
+extern const RoofKernels kRoofKernels = {kChains * kNative * 2,
+                                         kBf16OpsPerRound,
+                                         kInt8OpsPerRound,
+                                         MultiplyAdd,
+                                         Bf16Products,
+                                         Int8Products,
+                                         Read};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

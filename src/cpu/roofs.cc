@@ -28,6 +28,8 @@ constexpr int64_t kReadPiece = int64_t{2} << 20;
 const RoofKernels& RoofKernelsFor(InstructionSet set) {
   switch (set) {
 #if defined(__x86_64__)
+    case InstructionSet::kAvx512Bf16:
+      return avx512_bf16::kRoofKernels;
     case InstructionSet::kAvx512:
       return avx512::kRoofKernels;
     case InstructionSet::kAvx2:
@@ -107,6 +109,12 @@ Result<Roofs> MeasureRoofs(CpuContext& context, InstructionSet set) {
   roofs.flops_f32 = BestRate(
       context, num_pieces, rounds * static_cast<double>(kernels.flops_per_round),
       [&](int64_t) { return static_cast<uint32_t>(kernels.multiply_add(kRounds, 0.5f, 0.75f)); });
+
+  if (kernels.bf16_products != nullptr) {
+    roofs.flops_bf16 = BestRate(
+        context, num_pieces, rounds * static_cast<double>(kernels.bf16_ops_per_round),
+        [&](int64_t) { return static_cast<uint32_t>(kernels.bf16_products(kRounds, 0.5f)); });
+  }
 
   roofs.ops_int8 =
       BestRate(context, num_pieces, rounds * static_cast<double>(kernels.int8_ops_per_round),

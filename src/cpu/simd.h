@@ -19,7 +19,7 @@
 //   EqualInt(a, b) GreaterInt(a, b)      all ones where true (signed)
 //   LoadU8 LoadI8 LoadU16                sixteen elements, widened to 32 bits
 //   LoadInt(p) StoreInt(p, i)            sixteen 32-bit integers
-//   InterleaveI8(p, q)                   lane l: p[l] in the low half, q[l] in the high, widened
+//   LowBytes(i) HighBytes(i)             of each half of a lane that byte, signed, widened to it
 //   AddPairs(a, b, c)                    c + the product of the low halves + that of the high ones,
 //                                        halves signed; not both -2^15 in both places
 //   StoreU16(p, i)                       the low halves
@@ -37,7 +37,7 @@
 #include <string.h>
 
 #ifndef WINNOW_LEVEL
-#error "simd.h is for kernel files, which are compiled with -DWINNOW_LEVEL=portable|avx2|avx512"
+#error "simd.h is for kernel files, which are compiled with WINNOW_LEVEL=portable, avx2, avx512…"
 #endif
 
 namespace winnow::cpu::WINNOW_LEVEL {

@@ -147,11 +147,11 @@ static inline void StoreInt(int32_t* p, I32x16 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.lo);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.hi);
 }
-static inline I32x16 InterleaveI8(const int8_t* p, const int8_t* q) {
-  const __m128i low = Load16Bytes(p);
-  const __m128i high = Load16Bytes(q);
-  return {_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(low, high)),
-          _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(low, high))};
+static inline I32x16 HighBytes(I32x16 x) {
+  return {_mm256_srai_epi16(x.lo, 8), _mm256_srai_epi16(x.hi, 8)};
+}
+static inline I32x16 LowBytes(I32x16 x) {
+  return HighBytes({_mm256_slli_epi16(x.lo, 8), _mm256_slli_epi16(x.hi, 8)});
 }
 // As one step: left to itself, gcc makes all the products of a tile before the first sum and keeps
 // the sums in memory.

@@ -11,6 +11,8 @@ namespace winnow::cpu::WINNOW_LEVEL {
 typedef float F32x4 __attribute__((vector_size(16)));
 typedef int32_t I32x4 __attribute__((vector_size(16)));
 typedef uint32_t U32x4 __attribute__((vector_size(16)));
+typedef int16_t I16x8 __attribute__((vector_size(16)));
+typedef uint16_t U16x8 __attribute__((vector_size(16)));
 
 struct F32x16 {
   F32x4 v[4];
@@ -169,6 +171,11 @@ static inline I32x16 AddPairs(I32x16 a, I32x16 b, I32x16 c) {
   WINNOW_EACH(I32x16, AddPairs4(a.v[i], b.v[i], c.v[i]));
 }
 
+static inline I32x16 HighBytes(I32x16 x) { WINNOW_EACH(I32x16, (I32x4)((I16x8)x.v[i] >> 8)); }
+static inline I32x16 LowBytes(I32x16 x) {
+  WINNOW_EACH(I32x16, (I32x4)((I16x8)((U16x8)x.v[i] << 8) >> 8));
+}
+
 #undef WINNOW_EACH
 
 static inline I32x16 LoadInt(const int32_t* p) {
@@ -177,14 +184,6 @@ static inline I32x16 LoadInt(const int32_t* p) {
   return result;
 }
 static inline void StoreInt(int32_t* p, I32x16 x) { memcpy(p, &x, sizeof(x)); }
-static inline I32x16 InterleaveI8(const int8_t* p, const int8_t* q) {
-  I32x16 result;
-  for (int lane = 0; lane < 16; ++lane) {
-    const uint32_t high = static_cast<uint32_t>(q[lane]) << 16;
-    result.v[lane / 4][lane % 4] = static_cast<int32_t>(high | static_cast<uint16_t>(p[lane]));
-  }
-  return result;
-}
 
 template <typename T>
 static inline I32x16 LoadWidened(const T* p) {

@@ -29,23 +29,75 @@ inline Split SplitInto(int64_t extent, int64_t at_most, int64_t unit) {
   return {size, (extent + size - 1) / size};
 }
 
-// The pieces of a product of num_x rows with [rows, columns] weights: parts of the weight's rows
-// times parts of x. Enough of them to keep every thread busy to the end, none too small to be worth
-// handing out.
+// The pieces of a product of num_x rows with [rows, columns] weights: parts of the weight's rows,
+// each a multiple of `unit`, times parts of x. Enough of them to keep every thread busy to the end,
+// none too small to be worth handing out.
+inline constexpr int64_t kPieceRows = 48;  // whole panels, and whole blocks of 16 rows
 struct ProductSplit {
   Split rows;
   Split x;
   int64_t count() const { return rows.count * x.count; }
 };
 ProductSplit SplitProduct(int num_threads, int64_t num_x, int64_t rows, int64_t columns,
-                          int64_t bytes_per_weight);
+                          int64_t bytes_per_weight, int64_t unit = 1);
+
+// Rows as products read them: floats, or packed for products of bfloat16 numbers.
+struct ProductRows {
+  const float* data = nullptr;
+  int64_t stride = 0;  // floats from one row to the next
+};
+
+// How an operation multiplies, by its precision.
+class Products {
+ public:
+  Products(CpuContext& context, bool bf16) : context_(context), bf16_(bf16) {}
+
+  // Floats that a row of so many numbers takes as it is read.
+  int64_t RowFloats(int64_t columns) const {
+    return bf16_ ? context_.kernels.bf16_linear.packed_floats(columns) : columns;
+  }
+  // Floats that Read wants for so many rows.
+  int64_t ReadFloats(int64_t num_rows, int64_t columns) const {
+    return bf16_ ? num_rows * RowFloats(columns) : 0;
+  }
+  // The rows of x, `stride` floats apart, packed into `memory` if they have to be. Not from within
+  // a piece.
+  ProductRows Read(const float* x, int64_t num_rows, int64_t columns, int64_t stride,
+                   float* memory) const;
+  // Part of a row, from number `first` on, to `row`, which is read later; first is a multiple of
+  // kPackedRun.
+  void Write(const float* x, int64_t first, int64_t count, float* row) const;
+
+  int64_t PanelScratch(int64_t columns) const {
+    return bf16_ ? Bf16LinearScratch(columns) : kLinearScratch;
+  }
+  int64_t TransposedScratch(int64_t num_rows, int64_t columns) const {
+    return bf16_ ? Bf16TransposedScratch(num_rows, columns) : num_rows * 16;
+  }
+  void RunPanel(const PanelArgs& args) const {
+    bf16_ ? context_.kernels.bf16_linear.run_panel(args) : context_.kernels.linear.run_panel(args);
+  }
+  void RunTransposed(const TransposedArgs& args) const {
+    bf16_ ? context_.kernels.bf16_linear.run_transposed(args)
+          : context_.kernels.linear.run_transposed(args);
+  }
+
+ private:
+  CpuContext& context_;
+  bool bf16_;
+};
 
 // `weight` as kernels read it.
-WeightArgs ReadAs(const ScaledView& weight, bool round);
+WeightArgs ReadAs(const ScaledView& weight);
 
-// A part of silu(gate(x)) * up(x): `panel` says which rows of both weights and of x, and where the
-// result goes; its weight is ignored. Takes num_x * num_rows floats of `scratch` beyond panel's
-// own.
-void RunGateUp(const CpuContext& context, const FfnWeights& weights, PanelArgs panel);
+// Where silu(gate) * up goes: rows that a product reads next.
+struct HiddenRows {
+  float* data = nullptr;
+  int64_t stride = 0;
+};
+// A part of silu(gate(x)) * up(x): `panel` says which rows of both weights and of x; its weight and
+// out are ignored. Takes 2 * num_x * num_rows floats of scratch beyond those of a panel.
+void RunGateUp(const CpuContext& context, const Products& products, const FfnWeights& weights,
+               PanelArgs panel, const HiddenRows& hidden);
 
 }  // namespace winnow::cpu

@@ -26,12 +26,14 @@ struct LightningIndexerArgs {
 //
 // The definition. Sums are in f32 and in one order that every backend follows, so that equal inputs
 // give equal bits everywhere:
-//   over j   one chain of fused multiply-adds from j = 0 up, starting at 0
+//   over j   one chain of fused multiply-adds, starting at 0, two dimensions at a time from j = 0
+//            up, of each two the second first
 //   over h   four chains of fused multiply-adds; head h belongs to chain (h / 2) mod 4, lower heads
 //            first; then (chain 0 + chain 1) + (chain 2 + chain 3)
 //   last     times key_scale, plus 0, which turns -0 into 0: equal scores compare equal
-// The chains over h are those of a tensor-core accumulator, whose lanes hold columns 2i, 2i+1 of
-// eight. ReLU lets NaN through, so a NaN key gives a NaN score.
+// The chain over j is that of the instruction for products of bfloat16, VDPBF16PS, and like there
+// subnormals count as zero. The chains over h are those of a tensor-core accumulator, whose lanes
+// hold columns 2i, 2i+1 of eight. ReLU lets NaN through, so a NaN key gives a NaN score.
 void LightningIndexerReference(const LightningIndexerArgs& args);
 
 // The score of one token and one key: q [I, J], weights [I], key [J].

@@ -11,16 +11,15 @@ constexpr int kMaxThreads = 1024;
 
 Result<cpu::InstructionSet> ChooseInstructionSet(const std::string& name) {
   if (name.empty()) return cpu::BestInstructionSet();
-  for (const cpu::InstructionSet set :
-       {cpu::InstructionSet::kPortable, cpu::InstructionSet::kAvx2, cpu::InstructionSet::kAvx512}) {
+  for (const cpu::InstructionSet set : cpu::kInstructionSets) {
     if (name != cpu::InstructionSetName(set)) continue;
     if (!cpu::IsSupported(set)) {
       return Unsupported(fmt::format("instruction_set: this processor has no {}", name));
     }
     return set;
   }
-  return InvalidArgument(
-      fmt::format("instruction_set: {}, expected portable, avx2 or avx512", Quoted(name)));
+  return InvalidArgument(fmt::format(
+      "instruction_set: {}, expected portable, avx2, avx512 or avx512_bf16", Quoted(name)));
 }
 
 }  // namespace
@@ -32,6 +31,7 @@ Result<std::unique_ptr<Backend>> CreateBackend(const EngineOptions& options) {
   }
   cpu::CpuOptions cpu;
   cpu.num_threads = options.num_threads;
+  cpu.pin_threads = options.pin_threads;
   cpu.precision = options.precision;
   WINNOW_ASSIGN(cpu.instruction_set, ChooseInstructionSet(options.instruction_set));
   return cpu::CreateCpuBackend(cpu);

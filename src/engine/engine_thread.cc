@@ -8,9 +8,6 @@
 namespace winnow {
 namespace {
 
-// Rows of logits of a step that describes a prompt.
-constexpr int64_t kLogitRows = 64;
-
 // A step with prompts in it holds up the answers in it by about so much.
 constexpr double kPromptSeconds = 0.1;
 constexpr int64_t kLeastPromptTokens = 16;
@@ -23,7 +20,7 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options, ModelRunner&
   scheduler.num_pages = runner.num_pages();
   scheduler.max_tokens = runner.max_step_tokens();
   scheduler.max_sequences = options.max_sequences;
-  scheduler.max_logit_rows = kLogitRows;
+  scheduler.max_logit_rows = std::min(kLogitRows, runner.max_step_tokens());
   scheduler.prefix_cache = options.prefix_cache;
   scheduler.page_cost = [&runner, &costs](int64_t position) {
     return costs.Flops(CountRun(runner.config(), runner.attention(), position, kPageSize, 0));
@@ -42,8 +39,10 @@ EngineThread::EngineThread(const EngineOptions& options, ModelRunner& runner,
       rates_(rates),
       costs_(runner.config(), runner.cache_options()),
       scheduler_(MakeSchedulerOptions(options, runner, costs_)),
-      logits_(
-          static_cast<size_t>((options.max_sequences + kLogitRows) * runner.config().vocab_size)) {
+      logits_(static_cast<size_t>(
+          (options.max_sequences + std::min(kLogitRows, runner.max_step_tokens())) *
+          runner.config().vocab_size)) {
+  step_.batch.Reserve(runner.max_step_tokens(), options.max_sequences);
   Publish();
   thread_ = std::thread([this] { Work(); });
 }
@@ -160,7 +159,8 @@ void EngineThread::Remove(Generations::iterator generation) {
 }
 
 void EngineThread::RunStep() {
-  const Step step = scheduler_.Next(PromptTokensBesideAnswers());
+  scheduler_.Next(PromptTokensBesideAnswers(), &step_);
+  const Step& step = step_;
   if (step.parts.empty()) return;
   const Clock::time_point start = Clock::now();
   for (const Step::Part& part : step.parts) Begin(*generations_.at(part.sequence), start);
@@ -171,7 +171,8 @@ void EngineThread::RunStep() {
   const double seconds = std::chrono::duration<double>(end - start).count();
   scheduler_.Advance(step);
   LearnSpeed(step, seconds);
-  const std::vector<StepShare> shares = Share(step, seconds);
+  Share(step, seconds, &shares_);
+  const std::vector<StepShare>& shares = shares_;
   AddToTotals(step, shares, seconds);
   Publish();  // before the streams: who has an answer finds it counted
   Deliver(step, shares, end);
@@ -201,8 +202,9 @@ void EngineThread::Begin(Generation& generation, Clock::time_point now) {
 }
 
 // How the step's time falls to its sequences: by the operations done for each.
-std::vector<StepShare> EngineThread::Share(const Step& step, double seconds) const {
-  std::vector<StepShare> shares;
+void EngineThread::Share(const Step& step, double seconds, std::vector<StepShare>* into) const {
+  std::vector<StepShare>& shares = *into;
+  shares.clear();
   double all_flops = 0;
   for (const Step::Part& part : step.parts) {
     StepShare share;
@@ -221,7 +223,6 @@ std::vector<StepShare> EngineThread::Share(const Step& step, double seconds) con
       share.dense_seconds = rates_.DenseSeconds(share.counts, share.seconds);
     }
   }
-  return shares;
 }
 
 void EngineThread::Deliver(const Step& step, const std::vector<StepShare>& shares,
@@ -265,7 +266,7 @@ void EngineThread::End() {
 }
 
 int64_t EngineThread::PromptTokensBesideAnswers() const {
-  const int64_t most = options_.chunk;
+  const int64_t most = runner_.chunk();
   if (seconds_per_prompt_token_ == 0) return std::min(most, kLeastPromptTokens);
   const double tokens = kPromptSeconds / seconds_per_prompt_token_;
   if (tokens >= static_cast<double>(most)) return most;

@@ -56,7 +56,7 @@ class EngineThread {
   void DropCancelled();
   void RunStep();
   void Begin(Generation& generation, Clock::time_point now);
-  std::vector<StepShare> Share(const Step& step, double seconds) const;
+  void Share(const Step& step, double seconds, std::vector<StepShare>* shares) const;
   void AddToTotals(const Step& step, const std::vector<StepShare>& shares, double seconds);
   void Deliver(const Step& step, const std::vector<StepShare>& shares, Clock::time_point now);
   void FailRunning(const Status& status);
@@ -77,6 +77,8 @@ class EngineThread {
   Scheduler scheduler_;
   Generations generations_;
   std::vector<float> logits_;
+  Step step_;                            // the last one; kept for its memory
+  std::vector<StepShare> shares_;        // of its parts, likewise
   double seconds_per_prompt_token_ = 0;  // lately; 0: not known
   EngineStats totals_;
 

@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "engine/backends.h"
 #include "engine/cost.h"
+#include "engine/step_memory.h"
 #include "model/kv_cache.h"
 #include "model/transformer.h"
 #include "model/weights.h"
@@ -91,13 +92,16 @@ Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& 
   const PageBytes page = CachePageBytes(config, cache);
 
   TransformerOptions transformer;
-  transformer.max_tokens = std::min(options.chunk, context);
   transformer.max_sequences = options.batch;
   transformer.max_context = context;
   EngineOptions engine;
   engine.num_threads = options.num_threads;
   engine.precision = options.precision;
   WINNOW_ASSIGN(const std::unique_ptr<Backend> backend, CreateBackend(engine));
+  WINNOW_ASSIGN(const StepPlan plan,
+                PlanSteps(config, transformer, options.index_keys, options.chunk,
+                          cache.num_pages * kPageSize, options.workspace_bytes, *backend));
+  const StepMemory& step = plan.memory;
 
   ModelReport report;
   report.architecture = Architecture(config);
@@ -112,11 +116,13 @@ Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& 
       {fmt::format("latent cache, {}", Name(options.kv_cache)), page.latent * cache.num_pages},
       {fmt::format("index key cache, {}", Name(options.index_keys)),
        page.index_keys * cache.num_pages},
-      {fmt::format("workspace for steps of {} tokens", transformer.max_tokens),
-       Transformer::WorkspaceBytes(config, transformer)},
       {"rotary table", context * config.qk_rope_head_dim * 4},
-      {"scores and candidates of the selection, at most",
-       backend->SelectionScratchBytes(std::min(config.index_topk, context))},
+      {fmt::format("step of {} tokens: activations", plan.transformer.max_tokens),
+       step.activations},
+      {"step: scores and candidates of the selection", step.selection},
+      {"step: other scratch, of experts and products", step.scratch - step.selection},
+      {"step: logits", step.logits},
+      {"step: batch and page tables", step.batch},
   };
   report.linear_flops = LinearFlops(config);
   for (const int64_t position : Frontiers(context)) {

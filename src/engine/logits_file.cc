@@ -101,7 +101,7 @@ Status WriteLogitsFile(const LogitsRequest& request, ModelRunner& runner,
                 SafetensorsWriter::Create(request.out, Announce(config, total, request.selection),
                                           {{"producer", "winnow logits"}}));
   SelectionRecorder recorder(config, writer);
-  const int64_t step = std::min(runner.chunk(), total);
+  const int64_t step = std::min(runner.logit_rows(), total);
   std::vector<float> logits(static_cast<size_t>(step * config.vocab_size));
   runner.Resume(tokens.first(1));  // from an empty cache: every position is to be seen
   for (int64_t first = 0; first < total; first += step) {

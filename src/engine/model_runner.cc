@@ -30,6 +30,10 @@ Status CheckOptions(const EngineOptions& options, const ModelConfig& config) {
   if (options.chunk < 1 || options.chunk > kMaxChunk) {
     return InvalidArgument(fmt::format("chunk: {}, expected 1 to {}", options.chunk, kMaxChunk));
   }
+  if (options.workspace_bytes < 0) {
+    return InvalidArgument(
+        fmt::format("workspace: {} bytes, expected 0 (no limit) or more", options.workspace_bytes));
+  }
   if (options.max_context < 0 || options.max_context > config.max_position_embeddings) {
     return InvalidArgument(fmt::format(
         "max_context: {}, expected at most {}, the max_position_embeddings of config.json",
@@ -65,20 +69,22 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(
   WINNOW_ASSIGN(runner->backend_, CreateBackend(options));
   WINNOW_ASSIGN(runner->weights_,
                 Weights::Load(options.model_dir, &runner->config_, options.progress));
-  runner->chunk_ = options.chunk;
   runner->attention_ = options.attention;
   WINNOW_TRY(runner->CreateCache(options));
 
   TransformerOptions transformer;
   transformer.attention = options.attention;
-  runner->max_step_tokens_ =
-      std::max(std::min(options.chunk, runner->num_pages() * kPageSize), options.max_sequences);
-  transformer.max_tokens = runner->max_step_tokens_;
   transformer.max_sequences = options.max_sequences;
   transformer.max_context = runner->max_context_;
-  auto created =
-      Transformer::Create(runner->config_, runner->weights_, transformer, *runner->backend_);
+  WINNOW_ASSIGN(runner->plan_, PlanSteps(runner->config_, transformer, options.index_keys,
+                                         options.chunk, runner->num_pages() * kPageSize,
+                                         options.workspace_bytes, *runner->backend_));
+  auto created = Transformer::Create(runner->config_, runner->weights_, runner->plan_.transformer,
+                                     *runner->backend_);
   if (!created.ok()) return created.error();
+  runner->batch_.Reserve(runner->max_step_tokens(), 1);
+  runner->backend_->ReserveScratch(
+      Transformer::ShapeOfSteps(runner->config_, runner->plan_.transformer, options.index_keys));
   runner->transformer_ = std::make_unique<Transformer>(std::move(*created));
   return runner;
 }
@@ -106,6 +112,7 @@ Status ModelRunner::CreateCache(const EngineOptions& options) {
   }
   pages_.resize(static_cast<size_t>(PagesFor(max_context_)));
   std::iota(pages_.begin(), pages_.end(), 0);
+  resident_.reserve(static_cast<size_t>(max_context_));
   return OkStatus();
 }
 
@@ -121,7 +128,8 @@ int64_t ModelRunner::Resume(std::span<const int32_t> token_ids) {
 Result<StepCounts> ModelRunner::Step(std::span<const int32_t> token_ids, LogitRows rows,
                                      float* logits, StepObserver* observer,
                                      SelectionPolicy* policy) {
-  Batch batch;
+  Batch& batch = batch_;
+  batch.Clear();
   const int64_t first = cached_tokens();
   WINNOW_CHECK(first + static_cast<int64_t>(token_ids.size()) <= max_context_,
                "Step: more tokens than the cache holds");
@@ -138,7 +146,7 @@ Result<StepCounts> ModelRunner::Step(std::span<const int32_t> token_ids, LogitRo
     batch.logit_rows.push_back(static_cast<int32_t>(token_ids.size()) - 1);
   }
   const int64_t pages = PagesFor(first + static_cast<int64_t>(token_ids.size()));
-  batch.page_tables.emplace_back(pages_.begin(), pages_.begin() + pages);
+  batch.page_tables.emplace_back(pages_.data(), static_cast<size_t>(pages));
 
   auto counts = transformer_->Forward(batch, cache_, logits, observer, policy);
   if (counts.ok()) {

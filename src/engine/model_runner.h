@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "engine/step_memory.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
 #include "model/transformer.h"
@@ -36,8 +37,11 @@ class ModelRunner {
   const KvCacheOptions& cache_options() const { return cache_options_; }
   int64_t cache_bytes() const { return cache_.bytes(); }
   int64_t num_pages() const { return cache_.num_pages(); }
-  int64_t max_step_tokens() const { return max_step_tokens_; }
-  int64_t chunk() const { return chunk_; }
+  int64_t max_step_tokens() const { return plan_.transformer.max_tokens; }
+  int64_t chunk() const { return plan_.chunk; }
+  // Tokens that Step takes at most with LogitRows::kAll.
+  int64_t logit_rows() const { return plan_.logit_rows; }
+  const StepMemory& step_memory() const { return plan_.memory; }
   AttentionMode attention() const { return attention_; }
   // Tokens whose rows are in the cache.
   int64_t cached_tokens() const { return static_cast<int64_t>(resident_.size()); }
@@ -46,7 +50,8 @@ class ModelRunner {
   // leaves at least the last one to be run for its logits. Returns how many were kept.
   int64_t Resume(std::span<const int32_t> token_ids);
 
-  // Runs the next tokens, at most chunk() of them, after those in the cache. `logits` has room for
+  // Runs the next tokens, at most chunk() of them, or logit_rows() if the logits of all are wanted,
+  // after those in the cache. `logits` has room for
   // the rows asked for. `observer` and `policy` may be null; who changes the policy begins with an
   // empty cache (Clear). After an error the cache is empty.
   Result<StepCounts> Step(std::span<const int32_t> token_ids, LogitRows rows, float* logits,
@@ -70,8 +75,8 @@ class ModelRunner {
   KvCache cache_;
   std::unique_ptr<Transformer> transformer_;
   int64_t max_context_ = 0;
-  int64_t chunk_ = 0;
-  int64_t max_step_tokens_ = 0;
+  StepPlan plan_;
+  Batch batch_;  // of the one sequence
   AttentionMode attention_ = AttentionMode::kSparse;
   std::vector<int32_t> pages_;     // of the one sequence, in order
   std::vector<int32_t> resident_;  // the tokens whose rows are in the cache

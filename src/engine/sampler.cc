@@ -13,22 +13,17 @@ namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
-struct Candidate {
-  int32_t id;
-  float logit;
-};
-
-bool Likelier(const Candidate& a, const Candidate& b) {
+bool Likelier(const TokenLogit& a, const TokenLogit& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-std::vector<Candidate> FiniteCandidates(std::span<const float> logits) {
-  std::vector<Candidate> candidates;
+void FindFinite(std::span<const float> logits, std::vector<TokenLogit>* finite) {
+  std::vector<TokenLogit>& candidates = *finite;
+  candidates.clear();
   candidates.reserve(logits.size());
   for (size_t id = 0; id < logits.size(); ++id) {
     if (logits[id] > kNever) candidates.push_back({static_cast<int32_t>(id), logits[id]});
   }
-  return candidates;
 }
 
 double LogSumExp(std::span<const float> logits, float largest) {
@@ -38,7 +33,8 @@ double LogSumExp(std::span<const float> logits, float largest) {
 }
 
 void RankTop(std::span<const float> logits, double log_total, int64_t count, Sample* sample) {
-  std::vector<Candidate> candidates = FiniteCandidates(logits);
+  std::vector<TokenLogit> candidates;
+  FindFinite(logits, &candidates);
   const size_t kept = std::min(candidates.size(), static_cast<size_t>(count));
   std::partial_sort(candidates.begin(), candidates.begin() + static_cast<int64_t>(kept),
                     candidates.end(), Likelier);
@@ -49,7 +45,7 @@ void RankTop(std::span<const float> logits, double log_total, int64_t count, Sam
 
 // The shortest run of likeliest candidates that holds `share` of `total`, sorted. Mostly a few
 // tokens hold the mass, so only as many are sorted as are needed.
-size_t NucleusSize(std::vector<Candidate>& candidates, const std::vector<double>& mass_of_id,
+size_t NucleusSize(std::vector<TokenLogit>& candidates, const std::vector<double>& mass_of_id,
                    double share, double total) {
   double mass = 0.0;
   size_t sorted = 0;
@@ -173,7 +169,8 @@ Result<int32_t> Sampler::Draw(std::span<const float> logits) {
     if (!(*likeliest > kNever)) return NothingLeft();
     return static_cast<int32_t>(likeliest - logits.begin());
   }
-  std::vector<Candidate> candidates = FiniteCandidates(logits);
+  std::vector<TokenLogit>& candidates = candidates_;
+  FindFinite(logits, &candidates);
   if (candidates.empty()) return NothingLeft();
   if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates.size()) {
     std::nth_element(candidates.begin(), candidates.begin() + options_.top_k, candidates.end(),
@@ -181,8 +178,9 @@ Result<int32_t> Sampler::Draw(std::span<const float> logits) {
     candidates.resize(static_cast<size_t>(options_.top_k));
   }
   const float largest = std::min_element(candidates.begin(), candidates.end(), Likelier)->logit;
-  std::vector<double> mass_of_id(logits.size(), 0.0);
-  const auto drop_unlikely = [&](const Candidate& candidate) {
+  std::vector<double>& mass_of_id = mass_of_id_;
+  mass_of_id.assign(logits.size(), 0.0);
+  const auto drop_unlikely = [&](const TokenLogit& candidate) {
     const double mass =
         std::exp((static_cast<double>(candidate.logit) - largest) / options_.temperature);
     mass_of_id[static_cast<size_t>(candidate.id)] = mass;
@@ -191,20 +189,20 @@ Result<int32_t> Sampler::Draw(std::span<const float> logits) {
   std::erase_if(candidates, drop_unlikely);
   // Sums run in the order of ids, whatever order top_k left behind.
   std::sort(candidates.begin(), candidates.end(),
-            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
-  const auto mass_of = [&](const Candidate& candidate) {
+            [](const TokenLogit& a, const TokenLogit& b) { return a.id < b.id; });
+  const auto mass_of = [&](const TokenLogit& candidate) {
     return mass_of_id[static_cast<size_t>(candidate.id)];
   };
   double total = 0.0;
-  for (const Candidate& candidate : candidates) total += mass_of(candidate);
+  for (const TokenLogit& candidate : candidates) total += mass_of(candidate);
   if (options_.top_p < 1.0) {
     candidates.resize(NucleusSize(candidates, mass_of_id, options_.top_p, total));
     total = 0.0;
-    for (const Candidate& candidate : candidates) total += mass_of(candidate);
+    for (const TokenLogit& candidate : candidates) total += mass_of(candidate);
   }
   // 53 random bits: a uniform number in [0, 1) that every machine makes alike.
   double left = static_cast<double>(random_() >> 11) * 0x1p-53 * total;
-  for (const Candidate& candidate : candidates) {
+  for (const TokenLogit& candidate : candidates) {
     left -= mass_of(candidate);
     if (left < 0.0) return candidate.id;
   }

@@ -36,6 +36,11 @@ struct RankedToken {
   double logprob = 0.0;
 };
 
+struct TokenLogit {
+  int32_t id = 0;
+  float logit = 0;
+};
+
 struct Sample {
   RankedToken chosen;            // logprob is filled only if asked for
   std::vector<RankedToken> top;  // likeliest first
@@ -65,6 +70,8 @@ class Sampler {
   std::mt19937_64 random_;
   std::unordered_map<int32_t, int64_t> generated_;  // how often each token was drawn
   std::unordered_map<int32_t, bool> seen_;          // prompt and generated, for repetition_penalty
+  std::vector<TokenLogit> candidates_;              // what Draw works with
+  std::vector<double> mass_of_id_;
 };
 
 }  // namespace winnow

@@ -81,13 +81,13 @@ void Scheduler::Preempt(Sequence* sequence) {
 }
 
 // One token, step 4 of 9. From prepare.cc; next: Forward() in transformer.cc.
-Step Scheduler::Next(int64_t prompt_tokens) {
+void Scheduler::Next(int64_t prompt_tokens, Step* step) {
   Rebalance();
-  Step step;
-  AddAnswers(step);
-  const int64_t left = options_.max_tokens - step.batch.num_tokens();
-  AddPrompts(step, step.parts.empty() ? left : std::min(left, prompt_tokens));
-  return step;
+  step->batch.Clear();
+  step->parts.clear();
+  AddAnswers(*step);
+  const int64_t left = options_.max_tokens - step->batch.num_tokens();
+  AddPrompts(*step, step->parts.empty() ? left : std::min(left, prompt_tokens));
 }
 
 // When every place is taken and a key that waits has at least two places fewer than another, the
@@ -108,8 +108,8 @@ void Scheduler::Rebalance() {
 
 // The oldest first: those that lose their pages to it are not in the step yet.
 void Scheduler::AddAnswers(Step& step) {
-  const std::vector<Sequence*> sequences = running_;
-  for (Sequence* sequence : sequences) {
+  answering_ = running_;
+  for (Sequence* sequence : answering_) {
     if (!sequence->running || sequence->pending() != 1) continue;
     if (GrowPages(step, *sequence, 1)) AddPart(step, *sequence, 1);
   }
@@ -182,7 +182,7 @@ void Scheduler::AddPart(Step& step, Sequence& sequence, int64_t count) {
     batch.sequences.push_back(static_cast<int32_t>(step.parts.size()));
     batch.slots.push_back(static_cast<int32_t>(page * kPageSize + position % kPageSize));
   }
-  batch.page_tables.emplace_back(sequence.pages.begin(), sequence.pages.begin() + PagesFor(end));
+  batch.page_tables.emplace_back(sequence.pages.data(), static_cast<size_t>(PagesFor(end)));
   KeyOf(sequence).served += static_cast<double>(count) * options_.page_cost(part.first);
   step.parts.push_back(part);
 }

@@ -54,9 +54,10 @@ class Scheduler {
   // The sequence is over, for whatever reason. What was computed for it stays in the prefix cache.
   void Remove(Sequence* sequence);
 
-  // The next step; without parts if nobody is there. While some sequence is answering, at most
-  // `prompt_tokens` tokens of prompts come along, so that answers keep flowing.
-  Step Next(int64_t prompt_tokens);
+  // Makes `step` the next one; without parts if nobody is there. While some sequence is answering,
+  // at most `prompt_tokens` tokens of prompts come along, so that answers keep flowing. It refers
+  // to the pages of its sequences until Advance.
+  void Next(int64_t prompt_tokens, Step* step);
   // The step has run: its rows are in the cache.
   void Advance(const Step& step);
   // Forgets what was computed for sequences that are over.
@@ -100,8 +101,9 @@ class Scheduler {
   SchedulerOptions options_;
   PagePool pool_;
   PrefixCache cache_;
-  std::map<std::string, Key> keys_;  // those with sequences
-  std::vector<Sequence*> running_;   // by arrival
+  std::map<std::string, Key> keys_;   // those with sequences
+  std::vector<Sequence*> running_;    // by arrival
+  std::vector<Sequence*> answering_;  // as running_ was when the step began
   int64_t arrivals_ = 0;
   int64_t rounds_ = 0;  // of looking for prompts
   int64_t num_waiting_ = 0;

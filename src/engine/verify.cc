@@ -131,7 +131,7 @@ class Verification {
     const size_t vocab = static_cast<size_t>(runner_.config().vocab_size);
     logits_.resize(prompt_.size() * vocab);
     const std::span<const int32_t> prompt = prompt_;
-    const size_t step = static_cast<size_t>(runner_.chunk());
+    const size_t step = static_cast<size_t>(runner_.logit_rows());
     for (size_t first = 0; first < prompt.size(); first += step) {
       const size_t count = std::min(step, prompt.size() - first);
       auto counts = runner_.Step(prompt.subspan(first, count), LogitRows::kAll,

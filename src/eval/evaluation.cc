@@ -218,10 +218,11 @@ Status Subject::Losses(std::span<const int32_t> tokens,
                        Meter& meter, const std::string& note) {
   const size_t vocab = static_cast<size_t>(config().vocab_size);
   const size_t total = tokens.size() - 1;  // the last token's logits say nothing about the text
-  std::vector<float> logits(std::min(total, static_cast<size_t>(runner_->chunk())) * vocab);
+  const size_t step = std::min(total, static_cast<size_t>(runner_->logit_rows()));
+  std::vector<float> logits(step * vocab);
   runner_->Clear();
   for (size_t first = 0; first < total;) {
-    const size_t end = StepEnd(*runner_, first, total);
+    const size_t end = std::min(total, first + step);
     auto counts = runner_->Step(tokens.subspan(first, end - first), LogitRows::kAll, logits.data(),
                                 nullptr, policy);
     if (!counts.ok()) return counts.error();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace winnow {
@@ -13,9 +14,21 @@ struct Batch {
   std::vector<int32_t> positions;
   std::vector<int32_t> sequences;
   std::vector<int32_t> slots;
-  std::vector<std::vector<int32_t>> page_tables;
-  std::vector<int32_t> logit_rows;  // tokens whose logits are wanted, ascending
+  std::vector<std::span<const int32_t>> page_tables;  // pages of whoever made the batch
+  std::vector<int32_t> logit_rows;                    // tokens whose logits are wanted, ascending
 
+  // Takes the memory of so many tokens and sequences, so that filling it takes none.
+  void Reserve(int64_t tokens, int64_t num_sequences) {
+    for (auto* values : {&token_ids, &positions, &sequences, &slots, &logit_rows}) {
+      values->reserve(static_cast<size_t>(tokens));
+    }
+    page_tables.reserve(static_cast<size_t>(num_sequences));
+  }
+  // Empty again; memory stays for the next step.
+  void Clear() {
+    for (auto* values : {&token_ids, &positions, &sequences, &slots, &logit_rows}) values->clear();
+    page_tables.clear();
+  }
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
 };
 

@@ -75,20 +75,23 @@ std::vector<float> RopeFrequencies(const RopeConfig& rope, int64_t rope_dim) {
   return frequencies;
 }
 
-std::vector<float> RopeRows(const RopeConfig& rope, int64_t rope_dim, int64_t first,
-                            int64_t count) {
-  const std::vector<float> frequencies = RopeFrequencies(rope, rope_dim);
-  const float factor = RopeAttentionFactor(rope);
-  const size_t pairs = frequencies.size();
-  std::vector<float> rows(static_cast<size_t>(count) * 2 * pairs);
+void RopeRowMaker::Make(int64_t first, int64_t count, float* rows) const {
+  const size_t pairs = frequencies_.size();
   for (int64_t row = 0; row < count; ++row) {
-    float* cosines = rows.data() + static_cast<size_t>(row) * 2 * pairs;
+    float* cosines = rows + static_cast<size_t>(row) * 2 * pairs;
     for (size_t pair = 0; pair < pairs; ++pair) {
-      const float angle = frequencies[pair] * static_cast<float>(first + row);
-      cosines[pair] = static_cast<float>(std::cos(static_cast<double>(angle))) * factor;
-      cosines[pairs + pair] = static_cast<float>(std::sin(static_cast<double>(angle))) * factor;
+      const float angle = frequencies_[pair] * static_cast<float>(first + row);
+      cosines[pair] = static_cast<float>(std::cos(static_cast<double>(angle))) * factor_;
+      cosines[pairs + pair] = static_cast<float>(std::sin(static_cast<double>(angle))) * factor_;
     }
   }
+}
+
+std::vector<float> RopeRows(const RopeConfig& rope, int64_t rope_dim, int64_t first,
+                            int64_t count) {
+  const RopeRowMaker maker(rope, rope_dim);
+  std::vector<float> rows(static_cast<size_t>(count) * maker.rope_dim());
+  maker.Make(first, count, rows.data());
   return rows;
 }
 

@@ -23,4 +23,20 @@ double YarnMscale(double factor, double mscale);
 // sines.
 std::vector<float> RopeRows(const RopeConfig& rope, int64_t rope_dim, int64_t first, int64_t count);
 
+// The same, with what does not depend on the position made once.
+class RopeRowMaker {
+ public:
+  RopeRowMaker() = default;
+  RopeRowMaker(const RopeConfig& rope, int64_t rope_dim)
+      : frequencies_(RopeFrequencies(rope, rope_dim)), factor_(RopeAttentionFactor(rope)) {}
+
+  // Into `rows` [count, rope_dim].
+  void Make(int64_t first, int64_t count, float* rows) const;
+  size_t rope_dim() const { return 2 * frequencies_.size(); }
+
+ private:
+  std::vector<float> frequencies_;
+  float factor_ = 1;
+};
+
 }  // namespace winnow

@@ -4,13 +4,12 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "model/rope.h"
 
 namespace winnow {
 namespace {
 
 // Positions whose angles are computed at a time.
-constexpr int64_t kRopeRows = 4096;
+constexpr int64_t kRopeRows = 512;
 
 int64_t SelectionWidth(const ModelConfig& config, const TransformerOptions& options) {
   return std::min(config.index_topk, options.max_context);
@@ -46,6 +45,39 @@ int64_t Transformer::WorkspaceBytes(const ModelConfig& config, const Transformer
   return batch + stream + std::max({attention, ffn, head});
 }
 
+int64_t Transformer::HostBytes(const ModelConfig& config) {
+  return kRopeRows * config.qk_rope_head_dim * int64_t{sizeof(float)};
+}
+
+StepShape Transformer::ShapeOfSteps(const ModelConfig& config, const TransformerOptions& options,
+                                    IndexKeyType index_keys) {
+  const auto& moe = config.moe_layers;
+  const bool any_experts = std::find(moe.begin(), moe.end(), true) != moe.end();
+  const bool any_plain = std::find(moe.begin(), moe.end(), false) != moe.end();
+  StepShape shape;
+  shape.num_tokens = options.max_tokens;
+  shape.max_context = options.max_context;
+  shape.attention = options.attention;
+  shape.index_keys = index_keys;
+  shape.hidden_size = config.hidden_size;
+  shape.num_heads = config.num_attention_heads;
+  shape.latent_dim = config.kv_lora_rank;
+  shape.rope_dim = config.qk_rope_head_dim;
+  shape.nope_dim = config.qk_nope_head_dim;
+  shape.index_heads = config.index_n_heads;
+  shape.index_dim = config.index_head_dim;
+  shape.topk = config.index_topk;
+  shape.ffn_width = any_plain ? config.intermediate_size : 0;
+  if (any_experts) {
+    shape.num_experts = config.n_routed_experts;
+    shape.experts_per_token = config.num_experts_per_tok;
+    shape.n_group = config.n_group;
+    shape.expert_width = config.moe_intermediate_size;
+    shape.shared_width = config.n_shared_experts * config.moe_intermediate_size;
+  }
+  return shape;
+}
+
 Result<Transformer> Transformer::Create(const ModelConfig& config, const Weights& weights,
                                         const TransformerOptions& options, Backend& backend) {
   Transformer transformer;
@@ -56,6 +88,9 @@ Result<Transformer> Transformer::Create(const ModelConfig& config, const Weights
   WINNOW_ASSIGN(transformer.workspace_,
                 Workspace::Create(WorkspaceBytes(config, options), backend));
   const int64_t pairs = config.qk_rope_head_dim / 2;
+  transformer.rope_maker_ = RopeRowMaker(config.rope, config.qk_rope_head_dim);
+  transformer.new_rope_rows_.resize(static_cast<size_t>(kRopeRows * 2 * pairs));
+  transformer.page_table_.reserve(static_cast<size_t>(options.max_sequences * MaxPages(options)));
   WINNOW_ASSIGN(transformer.rope_memory_, backend.Allocate(options.max_context * 2 * pairs * 4));
   transformer.rope_rows_ =
       TensorView(transformer.rope_memory_.get(), DType::kF32, {options.max_context, 2, pairs});
@@ -65,10 +100,9 @@ Result<Transformer> Transformer::Create(const ModelConfig& config, const Weights
 void Transformer::ExtendRope(int64_t positions) {
   while (rope_filled_ < positions) {
     const int64_t count = std::min(kRopeRows, options_.max_context - rope_filled_);
-    const std::vector<float> rows =
-        RopeRows(config_->rope, config_->qk_rope_head_dim, rope_filled_, count);
+    rope_maker_.Make(rope_filled_, count, new_rope_rows_.data());
     const TensorView target = rope_rows_.Rows(rope_filled_, count);
-    backend_->CopyToDevice(target.data, rows.data(), target.bytes());
+    backend_->CopyToDevice(target.data, new_rope_rows_.data(), target.bytes());
     rope_filled_ += count;
   }
 }
@@ -87,7 +121,8 @@ BatchView Transformer::Upload(const Batch& batch) {
   view.slots = upload(batch.slots);
   size_t longest = 1;
   for (const auto& pages : batch.page_tables) longest = std::max(longest, pages.size());
-  std::vector<int32_t> table(batch.page_tables.size() * longest, -1);
+  std::vector<int32_t>& table = page_table_;
+  table.assign(batch.page_tables.size() * longest, -1);
   for (size_t row = 0; row < batch.page_tables.size(); ++row) {
     std::copy(batch.page_tables[row].begin(), batch.page_tables[row].end(),
               table.begin() + static_cast<int64_t>(row * longest));

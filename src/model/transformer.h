@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "model/batch.h"
 #include "model/kv_cache.h"
+#include "model/rope.h"
 #include "model/weights.h"
 #include "model/workspace.h"
 
@@ -117,6 +118,11 @@ class Transformer {
 
   // Bytes of scratch that a step of options.max_tokens needs.
   static int64_t WorkspaceBytes(const ModelConfig& config, const TransformerOptions& options);
+  // Bytes of host memory that it holds itself.
+  static int64_t HostBytes(const ModelConfig& config);
+  // What the backend's own working memory depends on.
+  static StepShape ShapeOfSteps(const ModelConfig& config, const TransformerOptions& options,
+                                IndexKeyType index_keys);
 
  private:
   Transformer() = default;
@@ -134,6 +140,9 @@ class Transformer {
   DeviceMemory rope_memory_;
   TensorView rope_rows_;  // [max_context, 2, R/2] f32
   int64_t rope_filled_ = 0;
+  RopeRowMaker rope_maker_;
+  std::vector<float> new_rope_rows_;
+  std::vector<int32_t> page_table_;
 };
 
 }  // namespace winnow

@@ -55,6 +55,7 @@ TensorView TensorView::Head(int64_t rows) const { return Rows(0, rows); }
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kAlignment = 64;
 
 // `size` bytes (a multiple of kHugePage) at a multiple of kHugePage: one more is mapped, and what
 // lies outside is given back.
@@ -71,17 +72,23 @@ uint8_t* MapAligned(size_t size) {
   return reinterpret_cast<uint8_t*>(aligned);
 }
 
+bool IsLarge(int64_t bytes) { return static_cast<size_t>(bytes) >= kHugePage; }
+
 }  // namespace
+
+int64_t HostBuffer::Footprint(int64_t bytes) {
+  const int64_t unit = static_cast<int64_t>(IsLarge(bytes) ? kHugePage : kAlignment);
+  return (bytes + unit - 1) / unit * unit;
+}
 
 HostBuffer HostBuffer::TryMake(int64_t bytes) {
   WINNOW_CHECK(bytes >= 0, "a buffer of negative size");
   HostBuffer buffer;
-  const bool large = static_cast<size_t>(bytes) >= kHugePage;
-  const size_t alignment = large ? kHugePage : 64;
-  const size_t size = (static_cast<size_t>(bytes) + alignment - 1) / alignment * alignment;
+  const size_t size = static_cast<size_t>(Footprint(bytes));
   if (size == 0) return buffer;
+  const bool large = IsLarge(bytes);
   uint8_t* data =
-      large ? MapAligned(size) : static_cast<uint8_t*>(std::aligned_alloc(alignment, size));
+      large ? MapAligned(size) : static_cast<uint8_t*>(std::aligned_alloc(kAlignment, size));
   if (data == nullptr) return buffer;
   if (!large) std::memset(data, 0, size);
   buffer.data_ = std::unique_ptr<uint8_t, Free>(data, Free(large ? static_cast<int64_t>(size) : 0));

@@ -80,6 +80,8 @@ class HostBuffer {
   explicit HostBuffer(int64_t bytes);
   // The same, or an empty buffer where that would abort.
   static HostBuffer TryMake(int64_t bytes);
+  // The memory that a buffer of so many bytes takes, rounded up to what the system hands out.
+  static int64_t Footprint(int64_t bytes);
   uint8_t* data() const { return data_.get(); }
   int64_t size() const { return size_; }
 

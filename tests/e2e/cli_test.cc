@@ -208,7 +208,7 @@ TEST_F(Cli, DrawsTheCostCurve) {
   std::getline(lines, line);
   EXPECT_EQ(line,
             "context,attention,prefill_tokens_per_second,decode_tokens_per_second,"
-            "prefill_dollars_per_million,decode_dollars_per_million");
+            "peak_memory_bytes,prefill_dollars_per_million,decode_dollars_per_million");
   std::vector<std::string> begins = {"64,sparse,", "64,dense,", "300,sparse,", "300,dense,"};
   for (const std::string& begin : begins) {
     ASSERT_TRUE(std::getline(lines, line));
@@ -217,9 +217,11 @@ TEST_F(Cli, DrawsTheCostCurve) {
     double decode = 0;
     double prefill_dollars = 0;
     double decode_dollars = 0;
-    ASSERT_EQ(std::sscanf(line.c_str() + begin.size(), "%lf,%lf,%lf,%lf", &prefill, &decode,
-                          &prefill_dollars, &decode_dollars),
-              4);
+    double memory = 0;
+    ASSERT_EQ(std::sscanf(line.c_str() + begin.size(), "%lf,%lf,%lf,%lf,%lf", &prefill, &decode,
+                          &memory, &prefill_dollars, &decode_dollars),
+              5);
+    EXPECT_GT(memory, 45e6);  // the weights at least
     // 3.6 dollars an hour are a thousandth of a dollar a second.
     EXPECT_NEAR(prefill_dollars, 1000 / prefill, 1e-4 + 1e-3 * prefill_dollars);
     EXPECT_NEAR(decode_dollars, 1000 / decode, 1e-4 + 1e-3 * decode_dollars);
@@ -237,6 +239,18 @@ TEST_F(Cli, DrawsNoCurveOverAFileOfTheModel) {
       << run.err;
 }
 
+TEST_F(Cli, RefusesAWorkspaceThatIsTooSmallAndNamesOneThatSuffices) {
+  const std::string common = " --threads 2 --context 4096 " + std::string(kNano);
+  const Ended refused = Winnow("generate --prompt a --max-tokens 1 --workspace 1" + common);
+  EXPECT_EQ(refused.code, 2);
+  const std::string words = "workspace: 1.0 MiB, expected at least ";
+  const size_t at = refused.err.find(words);
+  ASSERT_NE(at, std::string::npos) << refused.err;
+  const std::string least = std::to_string(std::stoi(refused.err.substr(at + words.size())));
+  const Ended run = Winnow("generate --prompt a --max-tokens 1 --workspace " + least + common);
+  EXPECT_EQ(run.code, 0) << run.err;
+}
+
 TEST_F(Cli, RefusesContextsThatDoNotGrow) {
   const Ended run = Winnow("bench context --at 300,64 " + std::string(kNano));
   EXPECT_EQ(run.code, 2);
@@ -244,9 +258,9 @@ TEST_F(Cli, RefusesContextsThatDoNotGrow) {
 }
 
 TEST_F(Cli, TeachesWithHelp) {
-  for (const char* command :
-       {"", "generate", "chat", "inspect", "logits", "verify", "bench context", "bench kernels",
-        "eval", "eval perplexity", "eval needle", "eval recall", "eval policies"}) {
+  for (const char* command : {"", "generate", "chat", "inspect", "logits", "verify",
+                              "bench context", "bench kernels", "bench threads", "eval",
+                              "eval perplexity", "eval needle", "eval recall", "eval policies"}) {
     const Ended run = Winnow(std::string(command) + " --help");
     EXPECT_EQ(run.code, 0) << command;
     EXPECT_GT(run.out.size(), 300u) << command;

@@ -54,8 +54,7 @@ class Bytes {
 
 std::vector<std::unique_ptr<Backend>> MakeBackends() {
   std::vector<std::unique_ptr<Backend>> backends;
-  for (cpu::InstructionSet set :
-       {cpu::InstructionSet::kPortable, cpu::InstructionSet::kAvx2, cpu::InstructionSet::kAvx512}) {
+  for (const cpu::InstructionSet set : cpu::kInstructionSets) {
     if (!cpu::IsSupported(set)) continue;
     for (int threads : {1, 2}) {
       backends.push_back(cpu::CreateCpuBackend({.num_threads = threads, .instruction_set = set}));
@@ -123,20 +122,7 @@ void CheckSelection(Bytes& bytes) {
     float* key = keys.data() + position * dim;
     for (int64_t j = 0; j < dim; ++j) key[j] = bytes.NextFloat();
     scales[position] = dsa::QuantizeIndexVector(type, key, dim);
-    const int32_t slot = batch.Slot(position);
-    uint8_t* page = cpu::IndexPage(cache, slot / batch.page_size);
-    for (int64_t j = 0; j < dim; ++j) {
-      const int64_t at = j * batch.page_size + slot % batch.page_size;
-      if (type == IndexKeyType::kF32) reinterpret_cast<float*>(page)[at] = key[j];
-      if (type == IndexKeyType::kBf16) reinterpret_cast<uint16_t*>(page)[at] = FloatToBf16(key[j]);
-      if (type == IndexKeyType::kE4m3) page[at] = FloatToE4m3(key[j]);
-      if (type == IndexKeyType::kInt8) {
-        reinterpret_cast<int8_t*>(page)[at] = static_cast<int8_t>(key[j]);
-      }
-    }
-    if (float* of_page = cpu::IndexScales(cache, slot / batch.page_size)) {
-      of_page[slot % batch.page_size] = scales[position];
-    }
+    cpu::StoreIndexKey(cache, batch.Slot(position), key, scales[position]);
   }
   std::vector<float> q(T * heads * dim), weights(T * heads);
   for (float& value : q) value = bytes.NextFloat();

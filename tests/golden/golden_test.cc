@@ -31,6 +31,7 @@ std::string TestName(const testing::TestParamInfo<std::string>& info) {
 
 VerifyOptions Exact() {
   VerifyOptions options;
+  options.engine.precision = Precision::kF32;
   options.engine.kv_cache = LatentType::kF32;
   options.engine.index_keys = IndexKeyType::kF32;
   return options;
@@ -119,7 +120,7 @@ class SameBits : public testing::TestWithParam<std::string> {
     const std::string whole = LogitsFile(model, options, {4096, 1, "portable"}, tokens);
     ASSERT_GT(whole.size(), 1000u);
     int compared = 0;
-    for (const char* set : {"portable", "avx2", "avx512"}) {
+    for (const char* set : {"portable", "avx2", "avx512", "avx512_bf16"}) {
       for (const int threads : {1, 2}) {
         for (const int64_t chunk : {1, 7, 64, 4096}) {
           if (std::string(set) == "portable" && (threads == 2 || chunk == 1)) continue;  // slow
@@ -136,6 +137,7 @@ class SameBits : public testing::TestWithParam<std::string> {
 
 TEST_P(SameBits, InFullPrecision) {
   EngineOptions options;
+  options.precision = Precision::kF32;
   options.kv_cache = LatentType::kF32;
   options.index_keys = IndexKeyType::kF32;
   Compare(options);

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "cpu/context.h"
+#include "cpu/dsa/dsa_kernels.h"
 #include "cpu/dsa/dsa_ops.h"
 #include "cpu/dsa/rope.h"
 #include "cpu/work.h"
@@ -19,11 +20,6 @@ namespace {
 
 bool IsRotated(IndexKeyType type) {
   return type == IndexKeyType::kE4m3 || type == IndexKeyType::kInt8;
-}
-
-void RoundAll(float* x, int64_t size, bool round) {
-  if (!round) return;
-  for (int64_t k = 0; k < size; ++k) x[k] = RoundToBf16(x[k]);
 }
 
 // Sixteen chains, element k in chain k mod 16, added 8, 4, 2, 1 apart: the order of simd.h.
@@ -52,14 +48,10 @@ void LayerNorm(const float* x, const float* weight, const float* bias, float eps
 }
 
 // Rotation, then the form of the cache; returns the scale.
-float FormIndexVector(IndexKeyType type, const RopeTable& rope, int64_t position, bool round,
-                      float* x, int64_t index_dim) {
+float FormIndexVector(IndexKeyType type, const RopeTable& rope, int64_t position, float* x,
+                      int64_t index_dim) {
   ApplyRope(rope, position, x);
-  RoundAll(x, rope.cos_sin.dims[2] * 2, round);
-  if (IsRotated(type)) {
-    dsa::HadamardTransform(x, index_dim);
-    RoundAll(x, index_dim, round);
-  }
+  if (IsRotated(type)) dsa::HadamardTransform(x, index_dim);
   return dsa::QuantizeIndexVector(type, x, index_dim);
 }
 
@@ -71,30 +63,6 @@ uint8_t E4m3Code(float number) {
   const uint32_t steps =
       static_cast<uint32_t>(static_cast<int32_t>(std::bit_cast<float>(magnitude) * 512));
   return static_cast<uint8_t>((bits >> 24 & 0x80) | (magnitude < (121 << 23) ? steps : normal));
-}
-
-void StoreIndexKey(const IndexCacheView& cache, int64_t slot, const float* x, float scale) {
-  const int64_t page = slot / cache.page_size;
-  const int64_t offset = slot % cache.page_size;
-  uint8_t* codes = IndexPage(cache, page);
-  for (int64_t j = 0; j < cache.index_dim; ++j) {
-    const int64_t at = j * cache.page_size + offset;
-    switch (cache.type) {
-      case IndexKeyType::kF32:
-        reinterpret_cast<float*>(codes)[at] = x[j];
-        break;
-      case IndexKeyType::kBf16:
-        reinterpret_cast<uint16_t*>(codes)[at] = FloatToBf16(x[j]);
-        break;
-      case IndexKeyType::kE4m3:
-        codes[at] = E4m3Code(x[j]);
-        break;
-      case IndexKeyType::kInt8:
-        reinterpret_cast<int8_t*>(codes)[at] = static_cast<int8_t>(x[j]);
-        break;
-    }
-  }
-  if (float* scales = IndexScales(cache, page)) scales[offset] = scale;
 }
 
 void StoreBf16(const float* x, int64_t size, uint8_t* out) {
@@ -153,7 +121,34 @@ uint8_t* IndexPage(const IndexCacheView& cache, int64_t page) {
 
 float* IndexScales(const IndexCacheView& cache, int64_t page) {
   if (!IsRotated(cache.type)) return nullptr;
-  return reinterpret_cast<float*>(IndexPage(cache, page) + cache.index_dim * cache.page_size);
+  return reinterpret_cast<float*>(IndexPage(cache, page) +
+                                  PaddedIndexDim(cache.index_dim) * cache.page_size);
+}
+
+void StoreIndexKey(const IndexCacheView& cache, int64_t slot, const float* x, float scale) {
+  const int64_t page = slot / cache.page_size;
+  const int64_t offset = slot % cache.page_size;
+  uint8_t* codes = IndexPage(cache, page);
+  const int64_t together = CodesTogether(cache.type);
+  for (int64_t j = 0; j < PaddedIndexDim(cache.index_dim); ++j) {
+    const int64_t at = (j / together * cache.page_size + offset) * together + j % together;
+    const float value = j < cache.index_dim ? x[j] : 0.0f;
+    switch (cache.type) {
+      case IndexKeyType::kF32:
+        reinterpret_cast<float*>(codes)[at] = value;
+        break;
+      case IndexKeyType::kBf16:
+        reinterpret_cast<uint16_t*>(codes)[at] = FloatToBf16(value);
+        break;
+      case IndexKeyType::kE4m3:
+        codes[at] = E4m3Code(value);
+        break;
+      case IndexKeyType::kInt8:
+        reinterpret_cast<int8_t*>(codes)[at] = static_cast<int8_t>(value);
+        break;
+    }
+  }
+  if (float* scales = IndexScales(cache, page)) scales[offset] = scale;
 }
 
 void WriteLatent(CpuContext& context, const WriteLatentArgs& args) {
@@ -164,9 +159,8 @@ void WriteLatent(CpuContext& context, const WriteLatentArgs& args) {
     float* x = context.scratch.OfThread<float>(thread, row_dim);
     std::copy_n(args.kv_a.As<float>() + token * row_dim, row_dim, x);
     context.kernels.elementwise.add_rms_norm(x, nullptr, args.kv_a_layernorm.As<float>(), args.eps,
-                                             x, latent_dim, context.rounds());
+                                             x, latent_dim);
     ApplyRope(args.rope, args.positions.As<int32_t>()[token], x + latent_dim);
-    RoundAll(x + latent_dim, rope_dim, context.rounds());
     StoreLatent(args.cache, args.slots.As<int32_t>()[token], x);
   });
 }
@@ -177,10 +171,8 @@ void WriteIndexKeys(CpuContext& context, const WriteIndexKeysArgs& args) {
     float* x = context.scratch.OfThread<float>(thread, index_dim);
     LayerNorm(args.k.As<float>() + token * index_dim, args.k_norm_weight.As<float>(),
               args.k_norm_bias.As<float>(), args.eps, index_dim, x);
-    RoundAll(x, index_dim, context.rounds());
-    const float scale =
-        FormIndexVector(args.cache.type, args.rope, args.positions.As<int32_t>()[token],
-                        context.rounds(), x, index_dim);
+    const float scale = FormIndexVector(args.cache.type, args.rope,
+                                        args.positions.As<int32_t>()[token], x, index_dim);
     StoreIndexKey(args.cache, args.slots.As<int32_t>()[token], x, scale);
   });
 }
@@ -194,9 +186,8 @@ void PrepareIndexQuery(CpuContext& context, const PrepareIndexQueryArgs& args) {
   const float dim_factor = static_cast<float>(1 / std::sqrt(static_cast<double>(index_dim)));
   ForEachToken(context, args.q.dims[0], [&](int64_t token, int) {
     for (int64_t head = token * index_heads; head < (token + 1) * index_heads; ++head) {
-      const float scale =
-          FormIndexVector(args.type, args.rope, args.positions.As<int32_t>()[token],
-                          context.rounds(), args.q.As<float>() + head * index_dim, index_dim);
+      const float scale = FormIndexVector(args.type, args.rope, args.positions.As<int32_t>()[token],
+                                          args.q.As<float>() + head * index_dim, index_dim);
       float& weight = args.weights.As<float>()[head];
       weight = weight * head_factor * scale * dim_factor;
     }

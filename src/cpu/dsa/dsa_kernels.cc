@@ -13,6 +13,9 @@ const DsaKernels& DsaKernelsFor(InstructionSet set) {
                                        avx2::kSparseAttentionKernels};
   static constexpr DsaKernels kAvx512 = {avx512::kLightningIndexerKernels,
                                          avx512::kSparseAttentionKernels};
+  static constexpr DsaKernels kAvx512Bf16 = {avx512_bf16::kLightningIndexerKernels,
+                                             avx512_bf16::kSparseAttentionKernels};
+  if (set == InstructionSet::kAvx512Bf16) return kAvx512Bf16;
   if (set == InstructionSet::kAvx512) return kAvx512;
   if (set == InstructionSet::kAvx2) return kAvx2;
 #endif

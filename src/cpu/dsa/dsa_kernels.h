@@ -19,75 +19,83 @@ inline constexpr int64_t kMaxCodeDim = 1024;
 inline bool ScoresCodes(IndexKeyType type, int64_t index_dim) {
   return type == IndexKeyType::kInt8 && index_dim <= kMaxCodeDim;
 }
-// Codes go in pairs of dimensions (2p, 2p + 1), as 16-bit numbers; a missing last one is 0.
-inline int64_t CodePairs(int64_t index_dim) { return (index_dim + 1) / 2; }
+// Codes of consecutive dimensions that lie together in a page of index keys, [J / n, page_size, n]
+// for the n given here; J counts as rounded up to a multiple of kIndexDimUnit, with zeros there.
+inline int64_t CodesTogether(IndexKeyType type) {
+  if (type == IndexKeyType::kInt8) return 4;
+  return type == IndexKeyType::kBf16 ? 2 : 1;
+}
 
-// Scores of consecutive keys for rows of heads; the order is that of dsa/lightning_indexer.h.
+// Scores of consecutive keys of a page for rows of heads; the order is that of
+// dsa/lightning_indexer.h.
 struct ScoreArgs {
   IndexKeyType type = IndexKeyType::kInt8;
-  // [num_tokens, index_heads, index_dim] floats; or, where ScoresCodes, as pack_codes leaves them.
-  const void* q = nullptr;
+  const void* q = nullptr;         // [num_tokens, index_heads] queries as pack_queries leaves them
   const float* weights = nullptr;  // [num_tokens, index_heads]
   int64_t num_tokens = 0;
   int64_t index_heads = 0;
   int64_t index_dim = 0;
-  const void* keys = nullptr;        // as decode_keys leaves them, aligned to 64 bytes
+  const uint8_t* page = nullptr;
+  int64_t page_size = 0;
+  int64_t first_key = 0;             // of the page; a multiple of kKeyGroup, as page_size is
+  int64_t num_groups = 0;            // of keys
   const float* key_scale = nullptr;  // [num_groups * 16]
-  int64_t num_groups = 0;
-  float* dots = nullptr;    // scratch [num_tokens, index_heads, kMaxDotKeys]
+  void* keys = nullptr;     // scratch [num_groups * 16, J rounded up] floats, aligned to 64 bytes
   float* scores = nullptr;  // out: token t's from scores + t * scores_stride on
   int64_t scores_stride = 0;
 };
-inline constexpr int64_t kMaxDotKeys = 64;
-inline constexpr int64_t kFewDotRows = 6;  // num_tokens * index_heads that fit in one tile
 
 // A score and its position as one number: the better candidate of two is the larger. The upper half
 // orders floats, the lower half is the complement of the position.
 using Candidate = uint64_t;
 
+// Candidates that filter may write beyond those it appends.
+inline constexpr int64_t kFilterSlack = 16;
+
 struct LightningIndexerKernels {
-  // Codes [rows, J], whole numbers within ±127, to pairs [rows, CodePairs(J)]: the first in the low
-  // half.
-  void (*pack_codes)(const float* q, int64_t rows, int64_t index_dim, int32_t* pairs);
-  // Keys [first_key, first_key + num_groups * 16) of a cache page as floats [num_groups, J, 16], or
-  // where ScoresCodes as pairs [num_groups, CodePairs(J), 16] of 32 bits.
-  void (*decode_keys)(IndexKeyType type, const uint8_t* page, int64_t index_dim, int64_t page_size,
-                      int64_t first_key, int64_t num_groups, void* keys);
+  // Queries [rows, J], values or codes of `type`, to the words that score wants: J + 4 a row at
+  // most. Returns how many were written.
+  int64_t (*pack_queries)(IndexKeyType type, const float* q, int64_t rows, int64_t index_dim,
+                          void* words);
   void (*score)(const ScoreArgs& args);
-  // The same for args.num_groups groups of the page from first_key on, decoded in registers as they
-  // are used: for rows that fit in one tile, where a key is used once. args.keys is ignored.
-  void (*score_page)(const uint8_t* page, int64_t page_size, int64_t first_key,
-                     const ScoreArgs& args);
   // Appends to `out` the candidates among `num_scores` scores, which are those of the positions
-  // from first_position on: all but NaN, or with a threshold those greater. `out` has room for all.
-  // Returns how many were appended.
+  // from first_position on: all but NaN, or with a threshold those greater. `out` has room for all
+  // and kFilterSlack more. Returns how many were appended.
   int64_t (*filter)(const float* scores, int64_t num_scores, int32_t first_position,
                     const float* threshold, Candidate* out);
+  // The candidates from `pivot` up to `out`, in their order; returns how many they are. `out` has
+  // room for `count` and may be `candidates`.
+  int64_t (*keep)(const Candidate* candidates, int64_t count, Candidate pivot, Candidate* out);
 };
 
 // Cache rows are attended to in tiles of this many, counted along the list of rows of a token.
 inline constexpr int64_t kTileRows = 64;
 
-// Some heads, of one or several tokens, attend to the same tile of rows.
+// Some heads, of one or several tokens, attend to the same tile of rows. In f32 precision q and
+// rows are floats; in bf16 precision they are as pack_queries and pack_rows leave them.
 struct AttendArgs {
-  const float* q = nullptr;  // [num_heads, q_stride], zeros from row_dim up to a multiple of 16
+  const void* q = nullptr;  // [num_heads, q_stride], zeros from row_dim up to row_stride
   int64_t q_stride = 0;
   int64_t num_heads = 0;
-  const float* rows = nullptr;  // [num_rows, row_stride], zeros from row_dim to row_stride
-  int64_t row_stride = 0;       // a multiple of 16
-  int64_t num_rows = 0;         // 1 … kTileRows
-  int64_t latent_dim = 0;       // rounded up to a multiple of 16
+  const void* rows = nullptr;  // [num_rows, row_stride], zeros from row_dim to row_stride
+  int64_t row_stride = 0;      // row_dim rounded up to a multiple of RowUnit
+  int64_t num_rows = 0;        // 1 … kTileRows
+  int64_t latent_dim = 0;      // rounded up likewise
   float softmax_scale = 0;
   float* weights = nullptr;  // scratch [num_heads, kTileRows]
-  float* max = nullptr;      // out [num_heads]: the largest scaled score
-  float* sum = nullptr;      // out [num_heads]: of e^(score - max)
-  float* out = nullptr;      // out [num_heads, latent_dim]: sum of e^(score - max) * row
+  float* scales = nullptr;   // scratch [num_heads, 2], for `joins`
+  // Out: of the tile, or with `joins` of what was there before and the tile.
+  float* max = nullptr;  // [num_heads]: the largest scaled score
+  float* sum = nullptr;  // [num_heads]: of e^(score - max)
+  float* out = nullptr;  // [num_heads, latent_dim]: sum of e^(score - max) * row
+  bool joins = false;    // in bf16 precision only
 };
+inline int64_t RowUnit(bool bf16) { return bf16 ? 32 : 16; }
 
 // What heads have gathered so far, joined with one more tile.
 struct JoinArgs {
   int64_t num_heads = 0;
-  int64_t latent_dim = 0;           // rounded up to a multiple of 16
+  int64_t latent_dim = 0;           // as in AttendArgs
   const float* tile_max = nullptr;  // as AttendArgs leaves them
   const float* tile_sum = nullptr;
   const float* tile_out = nullptr;
@@ -97,15 +105,34 @@ struct JoinArgs {
 };
 
 struct SparseAttentionKernels {
+  // f32 precision.
   // One cache row as C + R floats, zeros after them up to a multiple of 16.
   void (*decode_row)(LatentType type, const uint8_t* row, int64_t latent_dim, int64_t rope_dim,
                      float* out);
   // Dots are 16 chains of fused multiply-adds, element k in chain k mod 16, added 8, 4, 2, 1 apart;
   // sums over rows are one chain in their order, the sum of exponentials 16 chains likewise.
   void (*attend)(const AttendArgs& args);
+
+  // bf16 precision: q, rows and the weights e^(score - max) are rounded to bfloat16 first.
+  // Queries [num_heads, row_dim] to [num_heads, row_stride] elements of the level's own form, of
+  // bf16_bytes each: at most those of a float.
+  int64_t bf16_bytes;
+  void (*pack_queries)(const float* q, int64_t num_heads, int64_t row_dim, int64_t row_stride,
+                       void* packed);
+  // Cache rows to the level's own form of a tile, at most [kTileRows, row_stride] floats long.
+  // `scratch` has room for row_stride floats.
+  void (*pack_rows)(LatentType type, const uint8_t* const* rows, int64_t num_rows,
+                    int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile);
+  // Dots are 16 chains of fused multiply-adds, elements 32 i + 2 c and 32 i + 2 c + 1 in chain c,
+  // the second of the two first, added 8, 4, 2, 1 apart. Sums over rows are one chain, two rows at
+  // a time, the second first, with a row of zeros after an odd last one. Sums of exponentials are
+  // of the rounded ones. Joining is that of `join`.
+  void (*attend_bf16)(const AttendArgs& args);
+
+  // The latent parts of attend_bf16 are in an order of the level's own; join keeps it.
   void (*join)(const JoinArgs& args);
-  // out [latent_dim] = gathered / sum, rounded to bfloat16 if `round`.
-  void (*finish)(const float* gathered, float sum, float* out, int64_t latent_dim, bool round);
+  // out [latent_dim] = gathered / sum; with `bf16`, of what attend_bf16 gathered.
+  void (*finish)(const float* gathered, float sum, float* out, int64_t latent_dim, bool bf16);
 };
 
 struct DsaKernels {
@@ -128,5 +155,9 @@ namespace avx512 {
 extern const LightningIndexerKernels kLightningIndexerKernels;
 extern const SparseAttentionKernels kSparseAttentionKernels;
 }  // namespace avx512
+namespace avx512_bf16 {
+extern const LightningIndexerKernels kLightningIndexerKernels;
+extern const SparseAttentionKernels kSparseAttentionKernels;
+}  // namespace avx512_bf16
 
 }  // namespace winnow::cpu

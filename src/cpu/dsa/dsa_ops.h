@@ -2,11 +2,12 @@
 // and have been checked by Backend.
 #pragma once
 
-#include "backend/ops.h"
+#include "backend/backend.h"
 
 namespace winnow::cpu {
 
 struct CpuContext;
+struct ScratchNeed;
 
 void WriteLatent(CpuContext& context, const WriteLatentArgs& args);
 void WriteIndexKeys(CpuContext& context, const WriteIndexKeysArgs& args);
@@ -16,5 +17,9 @@ void Attention(CpuContext& context, const AttentionArgs& args);
 
 // The most bytes SelectTokens holds on `num_threads` threads for that K, whatever the context.
 int64_t SelectionScratchBytes(int num_threads, int64_t topk);
+
+// The scratch that SelectTokens and Attention take in steps up to this shape.
+ScratchNeed SelectTokensScratch(const StepShape& shape, int num_threads);
+ScratchNeed AttentionScratch(const StepShape& shape);
 
 }  // namespace winnow::cpu

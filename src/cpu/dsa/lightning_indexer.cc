@@ -21,9 +21,8 @@
 namespace winnow::cpu {
 namespace {
 
-constexpr int64_t kBlockTokens = 12;    // times any number of heads: whole tiles of 6 rows
+constexpr int64_t kBlockTokens = 12;    // whose queries stay in the second-level cache
 constexpr int64_t kSegmentKeys = 2048;  // the fewest worth handing to a thread
-constexpr int64_t kDotRows = 192;       // rows of dots that stay in the first-level cache
 
 int64_t PiecesWanted(int num_threads) { return num_threads == 1 ? 1 : 4 * num_threads; }
 
@@ -54,22 +53,18 @@ class Selector {
  private:
   // What a thread works with: one allocation, cut up.
   struct Workspace {
-    float* keys = nullptr;            // [kMaxRun / 16, J, 16]
-    int32_t* q_codes = nullptr;       // [kBlockTokens, I, CodePairs(J)], where codes are scored
-    float* dots = nullptr;            // [rows, kMaxDotKeys]
+    float* keys = nullptr;            // [kMaxRun, J rounded up]
+    float* q = nullptr;               // [kBlockTokens, I, J + 4]: packed, less of it
     float* scores = nullptr;          // [kBlockTokens, kMaxRun]
     Candidate* candidates = nullptr;  // [kBlockTokens, BufferSize(K)]
+    Candidate* scratch = nullptr;     // [BufferSize(K)]
   };
 
-  bool scores_codes() const { return ScoresCodes(args_.cache.type, index_dim_); }
   int64_t Candidates(int64_t token) const { return int64_t{positions_[token]} + 1; }
   // The block that starts at the first token from `token` on that must be scored; none: num_tokens
   // is 0.
   Block NextBlock(int64_t token) const;
   Workspace OfThread(int thread);
-  int64_t GroupTokens() const {
-    return std::clamp<int64_t>(kDotRows / index_heads_ / 3 * 3, 3, kBlockTokens);
-  }
   const int32_t* PageTable(int64_t sequence) const {
     return args_.batch.page_table.As<int32_t>() + sequence * args_.batch.page_table.dims[1];
   }
@@ -83,7 +78,7 @@ class Selector {
   void SelectWhole(const Block* blocks, int64_t num_blocks);
   void SelectInSegments(const Block* blocks, int64_t num_blocks, int64_t num_segments,
                         Candidate* lists);
-  // Writes the selection of a token: the candidates' positions, ascending, and their slots.
+  // Writes the selection of a token: the candidates' positions, which ascend, and their slots.
   void Write(int64_t token, const Candidate* candidates, int64_t count) const;
   void WriteAll(int64_t token) const;
   void WriteSlots(int64_t token, int64_t count) const;
@@ -181,7 +176,7 @@ void Selector::SelectInSegments(const Block* blocks, int64_t num_blocks, int64_t
       std::copy_n(best[index].begin(), list[0], list + 1);
     }
   });
-  context_.ForEach(num_blocks * kBlockTokens, [&](int64_t piece, int) {
+  context_.ForEach(num_blocks * kBlockTokens, [&](int64_t piece, int thread) {
     const Block& block = blocks[piece / kBlockTokens];
     const int64_t index = piece % kBlockTokens;
     if (index >= block.num_tokens) return;
@@ -194,38 +189,37 @@ void Selector::SelectInSegments(const Block* blocks, int64_t num_blocks, int64_t
       const int64_t count = static_cast<int64_t>(list[0]);
       end = std::copy_n(list + 1, count, end);
     }
-    Write(block.first_token + index, first, PickBest(first, end - first, topk_));
+    Candidate* scratch = context_.scratch.OfThread<Candidate>(thread, num_segments * topk_);
+    Write(block.first_token + index, first, PickBest(kernels_, first, end - first, topk_, scratch));
   });
 }
 
 Selector::Workspace Selector::OfThread(int thread) {
-  const int64_t keys = kMaxRun * index_dim_;
-  const int64_t codes = scores_codes() ? kBlockTokens * index_heads_ * CodePairs(index_dim_) : 0;
-  const int64_t dots = GroupTokens() * index_heads_ * kMaxDotKeys;
+  const int64_t keys = kMaxRun * PaddedIndexDim(index_dim_);
+  const int64_t q = kBlockTokens * index_heads_ * (index_dim_ + 4);
   const int64_t scores = kBlockTokens * kMaxRun;
   const int64_t candidates = kBlockTokens * BestCandidates::BufferSize(topk_);
+  const int64_t scratch = BestCandidates::BufferSize(topk_);
   float* keys_at =
-      context_.scratch.OfThread<float>(thread, keys + dots + scores + 2 * candidates + codes);
-  float* dots_at = keys_at + keys;
-  float* scores_at = dots_at + dots;
+      context_.scratch.OfThread<float>(thread, keys + scores + 2 * (candidates + scratch) + q);
+  float* scores_at = keys_at + keys;
   float* candidates_at = scores_at + scores;
   return {.keys = keys_at,
-          .q_codes = reinterpret_cast<int32_t*>(candidates_at + 2 * candidates),
-          .dots = dots_at,
+          .q = candidates_at + 2 * (candidates + scratch),
           .scores = scores_at,
-          .candidates = reinterpret_cast<Candidate*>(candidates_at)};
+          .candidates = reinterpret_cast<Candidate*>(candidates_at),
+          .scratch = reinterpret_cast<Candidate*>(candidates_at) + candidates};
 }
 
 void Selector::ScoreKeys(const Block& block, int64_t first_key, int64_t last_key,
                          const Workspace& work, BestCandidates* best) const {
   for (int64_t index = 0; index < block.num_tokens; ++index) {
-    best[index] =
-        BestCandidates(work.candidates + index * BestCandidates::BufferSize(topk_), topk_);
+    best[index] = BestCandidates(
+        kernels_, work.candidates + index * BestCandidates::BufferSize(topk_), work.scratch, topk_);
   }
-  if (scores_codes()) {
-    kernels_.pack_codes(args_.q.As<float>() + block.first_token * index_heads_ * index_dim_,
-                        block.num_tokens * index_heads_, index_dim_, work.q_codes);
-  }
+  kernels_.pack_queries(args_.cache.type,
+                        args_.q.As<float>() + block.first_token * index_heads_ * index_dim_,
+                        block.num_tokens * index_heads_, index_dim_, work.q);
   const int64_t page_size = args_.cache.page_size;
   for (int64_t key = first_key; key < last_key;) {
     const int64_t page_end = (key / page_size + 1) * page_size;
@@ -247,35 +241,20 @@ void Selector::ScoreRun(const Block& block, int64_t first_key, int64_t num_keys,
   const int64_t offset = first_key % page_size;
   const int64_t num_groups = (num_keys + kKeyGroup - 1) / kKeyGroup;
   const float* scales = IndexScales(args_.cache, page);
-  ScoreArgs run = {.type = args_.cache.type,
-                   .index_heads = index_heads_,
-                   .index_dim = index_dim_,
-                   .keys = work.keys,
-                   .key_scale = scales ? scales + offset : kOnes.data(),
-                   .num_groups = num_groups,
-                   .dots = work.dots,
-                   .scores_stride = kMaxRun};
-  const bool few = block.num_tokens * index_heads_ <= kFewDotRows;
-  if (!few) {
-    kernels_.decode_keys(args_.cache.type, IndexPage(args_.cache, page), index_dim_, page_size,
-                         offset, num_groups, work.keys);
-  }
-  for (int64_t index = 0; index < block.num_tokens; index += GroupTokens()) {
-    const int64_t token = block.first_token + index;
-    if (scores_codes()) {
-      run.q = work.q_codes + index * index_heads_ * CodePairs(index_dim_);
-    } else {
-      run.q = args_.q.As<float>() + token * index_heads_ * index_dim_;
-    }
-    run.weights = args_.weights.As<float>() + token * index_heads_;
-    run.num_tokens = std::min(GroupTokens(), block.num_tokens - index);
-    run.scores = work.scores + index * kMaxRun;
-    if (few) {
-      kernels_.score_page(IndexPage(args_.cache, page), page_size, offset, run);
-    } else {
-      kernels_.score(run);
-    }
-  }
+  kernels_.score({.type = args_.cache.type,
+                  .q = work.q,
+                  .weights = args_.weights.As<float>() + block.first_token * index_heads_,
+                  .num_tokens = block.num_tokens,
+                  .index_heads = index_heads_,
+                  .index_dim = index_dim_,
+                  .page = IndexPage(args_.cache, page),
+                  .page_size = page_size,
+                  .first_key = offset,
+                  .num_groups = num_groups,
+                  .key_scale = scales ? scales + offset : kOnes.data(),
+                  .keys = work.keys,
+                  .scores = work.scores,
+                  .scores_stride = kMaxRun});
   for (int64_t index = 0; index < block.num_tokens; ++index) {
     const int64_t visible = std::min(num_keys, Candidates(block.first_token + index) - first_key);
     if (visible <= 0) continue;
@@ -289,7 +268,6 @@ void Selector::Write(int64_t token, const Candidate* candidates, int64_t count) 
   int32_t* positions =
       args_.selection.positions.As<int32_t>() + token * args_.selection.positions.dims[1];
   for (int64_t k = 0; k < count; ++k) positions[k] = PositionOf(candidates[k]);
-  std::sort(positions, positions + count);
   WriteSlots(token, count);
 }
 
@@ -332,13 +310,26 @@ void SelectTokens(CpuContext& context, const SelectTokensArgs& args) {
 }
 
 int64_t SelectionScratchBytes(int num_threads, int64_t topk) {
-  const int64_t of_thread =
-      kBlockTokens * (kMaxRun * int64_t{sizeof(float)} +
-                      BestCandidates::BufferSize(topk) * int64_t{sizeof(Candidate)});
-  const int64_t lists = num_threads == 1 ? 0
-                                         : PiecesWanted(num_threads) * kBlockTokens *
-                                               ListSize(topk) * int64_t{sizeof(Candidate)};
-  return num_threads * of_thread + lists;
+  const int64_t scoring =
+      kBlockTokens * kMaxRun * int64_t{sizeof(float)} +
+      (kBlockTokens + 1) * BestCandidates::BufferSize(topk) * int64_t{sizeof(Candidate)};
+  if (num_threads == 1) return scoring;
+  const int64_t list = PiecesWanted(num_threads) * ListSize(topk) * int64_t{sizeof(Candidate)};
+  return num_threads * std::max(scoring, list) + kBlockTokens * list;
+}
+
+// As Selector::OfThread and Selector::Run cut it up.
+ScratchNeed SelectTokensScratch(const StepShape& shape, int num_threads) {
+  if (shape.attention == AttentionMode::kDense) return {};
+  const int64_t topk = std::min(shape.topk, shape.max_context);
+  const int64_t pairs =
+      ScoresCodes(shape.index_keys, shape.index_dim) ? CodePairs(shape.index_dim) : 0;
+  const int64_t floats =
+      kMaxRun * shape.index_dim + kBlockTokens * (shape.index_heads * (pairs + kMaxDotKeys) +
+                                                  kMaxRun + 2 * BestCandidates::BufferSize(topk));
+  const int64_t lists = PiecesWanted(num_threads) * kBlockTokens * ListSize(topk);
+  return {floats * int64_t{sizeof(float)},
+          lists * int64_t{sizeof(Candidate)} + shape.num_tokens * int64_t{sizeof(Block)}};
 }
 
 }  // namespace winnow::cpu

@@ -1,263 +1,480 @@
-// The lightning indexer's inner loops: keys of a cache page to floats, dots of query heads with
-// sixteen keys a vector, and the sieve that lets only better scores through.
+// The lightning indexer's inner loops: dots of query heads with sixteen keys a vector, their heads
+// added up as they come, and the sieve that lets only better scores through.
 //
-// Sums are chains over j, so keys are the lanes. A tile of 6 rows of q (a row is one head of one
-// token) by kVectors vectors of keys stays in registers: on AVX2, 12 accumulators, 2 registers of
-// keys and a broadcast are 15 of 16, and 8 loads feed 12 multiply-adds. Codes of int8 are
-// multiplied two dimensions at a time as 16-bit integers, in the same tiles.
+// Sums are chains over j, so keys are the lanes. A tile of heads by vectors of keys stays in
+// registers, its dots become agreements there, and only the four chains over heads leave them. What
+// a step along a key adds, and whether keys are decoded beforehand, is the level's affair:
+//
+//   keys        avx512_bf16                         other levels
+//   int8        four codes a step, from the page    two codes a step, as 16-bit integers
+//   bf16        two values a step, from the page    one float a step
+//   e4m3        decoded to bf16                     one float a step
+//   f32         one float a step                    one float a step
 #include "cpu/dsa/dsa_kernels.h"
 #include "cpu/simd.h"
 
 namespace winnow::cpu::WINNOW_LEVEL {
 namespace {
 
-constexpr int kRows = 6;
-constexpr int kVectors = kNative == 16 ? 4 : 1;
+// A tile: on AVX2, 6 heads by two registers of keys are 12 of 16; on AVX-512, 16 sums cover the
+// time that a product takes. Few heads take more keys instead.
+constexpr int64_t kTileHeads = kNative == 16 ? 8 : 6;
+constexpr int64_t kTileVectors = kNative == 16 ? 2 : 1;
+constexpr int64_t kFewHeads = 4;
+constexpr int64_t kFewVectors = kNative == 16 ? 4 : 1;
+// Rows of queries that do not pay for decoding keys beforehand.
+constexpr int64_t kFewRows = 6;
 
-// ---- Keys ---------------------------------------------------------------------------------------
-// A page holds codes [J, page_size] and then, for the short types, a scale for each key.
+int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-template <typename Code, F32x16 (*kLoad)(const Code*)>
-void DecodeValues(const uint8_t* page, int64_t index_dim, int64_t page_size, int64_t first_key,
-                  int64_t num_groups, float* keys) {
-  for (int64_t group = 0; group < num_groups; ++group) {
-    const Code* codes = reinterpret_cast<const Code*>(page) + first_key + group * kKeyGroup;
-    for (int64_t j = 0; j < index_dim; ++j) {
-      Store(keys, kLoad(codes + j * page_size));
-      keys += kKeyGroup;
-    }
-  }
-}
+// ---- Steps --------------------------------------------------------------------------------------
+// What a step along a key and a query adds to the dots of sixteen keys. A query's step is one word
+// of 32 bits, a key's is a vector of them; Count steps make a dot, Words words a packed query,
+// which Start gets to say what a sum begins with.
 
-// Pair `pair` of sixteen keys from `codes` on. Where the last dimension has no partner it is its
-// own: the query's code there is 0.
-I32x16 LoadCodePair(const int8_t* codes, int64_t index_dim, int64_t page_size, int64_t pair) {
-  const int64_t partner = 2 * pair + 1 < index_dim ? 2 * pair + 1 : 2 * pair;
-  return InterleaveI8(codes + 2 * pair * page_size, codes + partner * page_size);
-}
-
-void DecodeCodePairs(const int8_t* codes, int64_t index_dim, int64_t page_size, int64_t num_groups,
-                     int32_t* pairs) {
-  for (int64_t group = 0; group < num_groups; ++group) {
-    for (int64_t pair = 0; pair < CodePairs(index_dim); ++pair) {
-      StoreInt(pairs, LoadCodePair(codes + group * kKeyGroup, index_dim, page_size, pair));
-      pairs += kKeyGroup;
-    }
-  }
-}
-
-void DecodeKeys(IndexKeyType type, const uint8_t* page, int64_t index_dim, int64_t page_size,
-                int64_t first_key, int64_t num_groups, void* keys) {
-  const auto values = static_cast<float*>(keys);
-  const auto codes = reinterpret_cast<const int8_t*>(page) + first_key;
-  if (ScoresCodes(type, index_dim)) {
-    return DecodeCodePairs(codes, index_dim, page_size, num_groups, static_cast<int32_t*>(keys));
-  }
-  switch (type) {
-    case IndexKeyType::kF32:
-      return DecodeValues<float, Load>(page, index_dim, page_size, first_key, num_groups, values);
-    case IndexKeyType::kBf16:
-      return DecodeValues<uint16_t, LoadBf16>(page, index_dim, page_size, first_key, num_groups,
-                                              values);
-    case IndexKeyType::kE4m3:
-      return DecodeValues<uint8_t, LoadE4m3>(page, index_dim, page_size, first_key, num_groups,
-                                             values);
-    case IndexKeyType::kInt8:
-      return DecodeValues<int8_t, LoadI8AsFloat>(page, index_dim, page_size, first_key, num_groups,
-                                                 values);
-  }
-}
-
-void PackCodes(const float* q, int64_t rows, int64_t index_dim, int32_t* pairs) {
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t j = 0; j < index_dim; j += 2) {
-      const auto first = static_cast<uint16_t>(static_cast<int16_t>(q[j]));
-      const auto second = static_cast<int32_t>(j + 1 < index_dim ? q[j + 1] : 0.0f);
-      *pairs++ = static_cast<int32_t>(static_cast<uint32_t>(second) << 16 | first);
-    }
-    q += index_dim;
-  }
-}
-
-// ---- Scores -------------------------------------------------------------------------------------
-
-// What a step along a key and a query adds to the dots of sixteen keys.
-struct ValueStep {
-  using Query = float;
+struct FloatStep {
+  using Word = float;
+  using Key = F32x16;
   using Dots = F32x16;
-  static int64_t Count(int64_t index_dim) { return index_dim; }
-  static F32x16 Start() { return Zero(); }
+  static int64_t Count(int64_t index_dim) { return RoundUp(index_dim, 2); }
+  static int64_t Words(int64_t index_dim) { return Count(index_dim); }
+  // In the order of the chain: of each two dimensions the second first.
+  static void Pack(const float* q, int64_t index_dim, float* words) {
+    for (int64_t step = 0; step < Count(index_dim); ++step) {
+      const int64_t j = step ^ 1;
+      words[step] = j < index_dim ? q[j] : 0.0f;
+    }
+  }
+  static F32x16 Load(const float* p) { return WINNOW_LEVEL::Load(p); }
+  static void Store(float* p, F32x16 key) { WINNOW_LEVEL::Store(p, key); }
+  static F32x16 Start(const float*, int64_t) { return Zero(); }
   static F32x16 Add(float query, F32x16 key, F32x16 dots) {
     return Fma(Broadcast(query), key, dots);
   }
   static F32x16 Value(F32x16 dots) { return dots; }
 };
+
+#if defined(__AVX512BF16__)
+
+struct Bf16Step {
+  using Word = int32_t;
+  using Key = I32x16;
+  using Dots = F32x16;
+  static int64_t Count(int64_t index_dim) { return RoundUp(index_dim, 2) / 2; }
+  static int64_t Words(int64_t index_dim) { return Count(index_dim); }
+  static void Pack(const float* q, int64_t index_dim, int32_t* words) {
+    for (int64_t j = 0; j < index_dim; j += 2) {
+      const float pair[2] = {q[j], j + 1 < index_dim ? q[j + 1] : 0.0f};
+      uint32_t bits[2];
+      memcpy(bits, pair, sizeof(bits));
+      *words++ = static_cast<int32_t>(bits[0] >> 16 | (bits[1] & 0xffff0000));
+    }
+  }
+  static I32x16 Load(const int32_t* p) { return LoadInt(p); }
+  static F32x16 Start(const int32_t*, int64_t) { return Zero(); }
+  static F32x16 Add(int32_t query, I32x16 key, F32x16 dots) {
+    return {AddBf16Products(dots.v, key.v, BroadcastInt(query).v)};
+  }
+  static F32x16 Value(F32x16 dots) { return dots; }
+};
+
+// Four codes. The instruction wants one factor without a sign: keys are moved up by 128, and sums
+// begin with -128 times the sum of the query's codes, the word after its steps.
 struct CodeStep {
-  using Query = int32_t;
+  using Word = int32_t;
+  using Key = I32x16;
   using Dots = I32x16;
-  static int64_t Count(int64_t index_dim) { return CodePairs(index_dim); }
-  static I32x16 Start() { return BroadcastInt(0); }
+  static int64_t Count(int64_t index_dim) { return RoundUp(index_dim, 4) / 4; }
+  static int64_t Words(int64_t index_dim) { return Count(index_dim) + 1; }
+  static void Pack(const float* q, int64_t index_dim, int32_t* words) {
+    int32_t sum = 0;
+    for (int64_t first = 0; first < index_dim; first += 4) {
+      uint32_t word = 0;
+      for (int64_t j = first; j < first + 4 && j < index_dim; ++j) {
+        const auto code = static_cast<int32_t>(q[j]);
+        word |= (static_cast<uint32_t>(code) & 0xff) << (8 * (j - first));
+        sum += code;
+      }
+      *words++ = static_cast<int32_t>(word);
+    }
+    *words = -128 * sum;
+  }
+  // Step `step` of sixteen keys, of which `fours` holds four dimensions.
+  static I32x16 Part(I32x16 fours, int64_t) {
+    return Xor(fours, BroadcastInt(static_cast<int32_t>(0x80808080u)));
+  }
+  static I32x16 Start(const int32_t* query, int64_t steps) { return BroadcastInt(query[steps]); }
+  static I32x16 Add(int32_t query, I32x16 key, I32x16 dots) {
+    return {AddByteProducts(dots.v, key.v, BroadcastInt(query).v)};
+  }
+  static F32x16 Value(I32x16 dots) { return ToFloat(dots); }
+};
+constexpr int64_t kCodeSteps = 1;  // in four dimensions
+
+#else
+
+// Two codes, as 16-bit numbers: the first and third of four dimensions, then the second and fourth.
+struct CodeStep {
+  using Word = int32_t;
+  using Key = I32x16;
+  using Dots = I32x16;
+  static int64_t Count(int64_t index_dim) { return RoundUp(index_dim, 4) / 2; }
+  static int64_t Words(int64_t index_dim) { return Count(index_dim); }
+  static void Pack(const float* q, int64_t index_dim, int32_t* words) {
+    const auto code = [&](int64_t j) {
+      return static_cast<uint32_t>(static_cast<int32_t>(j < index_dim ? q[j] : 0.0f));
+    };
+    for (int64_t step = 0; step < Count(index_dim); ++step) {
+      const int64_t j = step / 2 * 4 + step % 2;
+      words[step] = static_cast<int32_t>(code(j + 2) << 16 | (code(j) & 0xffff));
+    }
+  }
+  static I32x16 Load(const int32_t* p) { return LoadInt(p); }
+  static void Store(int32_t* p, I32x16 key) { StoreInt(p, key); }
+  // Step `step` of sixteen keys, of which `fours` holds four dimensions.
+  static I32x16 Part(I32x16 fours, int64_t step) {
+    return step % 2 == 0 ? LowBytes(fours) : HighBytes(fours);
+  }
+  static I32x16 Start(const int32_t*, int64_t) { return BroadcastInt(0); }
   static I32x16 Add(int32_t query, I32x16 key, I32x16 dots) {
     return AddPairs(BroadcastInt(query), key, dots);
   }
   static F32x16 Value(I32x16 dots) { return ToFloat(dots); }
 };
+constexpr int64_t kCodeSteps = 2;  // in four dimensions
 
+#endif
+
+// ---- Keys ---------------------------------------------------------------------------------------
 // Where a tile's keys come from: At(v, step) is a step of group v.
-struct DecodedValues {
-  using Step = ValueStep;
-  const float* keys;
+
+// As Decode leaves them.
+template <typename S>
+struct DecodedKeys {
+  using Step = S;
+  const typename S::Word* words;  // [groups, steps, 16]
   int64_t steps;
-  DecodedValues From(int64_t group) const { return {keys + group * steps * kKeyGroup, steps}; }
-  F32x16 At(int64_t v, int64_t j) const { return Load(keys + (v * steps + j) * kKeyGroup); }
-};
-struct DecodedCodes {
-  using Step = CodeStep;
-  const int32_t* keys;
-  int64_t steps;
-  DecodedCodes From(int64_t group) const { return {keys + group * steps * kKeyGroup, steps}; }
-  I32x16 At(int64_t v, int64_t pair) const {
-    return LoadInt(keys + (v * steps + pair) * kKeyGroup);
+  DecodedKeys From(int64_t group) const { return {words + group * steps * kKeyGroup, steps}; }
+  typename S::Key At(int64_t v, int64_t step) const {
+    return S::Load(words + (v * steps + step) * kKeyGroup);
   }
+};
+
+// Keys of a page, decoded as they are used. `first` is the place of the first key in dimension 0.
+struct PageCodes {
+  using Step = CodeStep;
+  const int32_t* first;  // four codes a word
+  int64_t page_size;
+  PageCodes From(int64_t group) const { return {first + group * kKeyGroup, page_size}; }
+  I32x16 At(int64_t v, int64_t step) const {
+    return CodeStep::Part(LoadInt(first + step / kCodeSteps * page_size + v * kKeyGroup), step);
+  }
+};
+struct PagePairs {
+  const int32_t* first;  // two bfloat16 a word
+  int64_t page_size;
+  PagePairs From(int64_t group) const { return {first + group * kKeyGroup, page_size}; }
+#if defined(__AVX512BF16__)
+  using Step = Bf16Step;
+  I32x16 At(int64_t v, int64_t step) const {
+    return LoadInt(first + step * page_size + v * kKeyGroup);
+  }
+#else
+  using Step = FloatStep;
+  F32x16 At(int64_t v, int64_t step) const {
+    const I32x16 pair = LoadInt(first + step / 2 * page_size + v * kKeyGroup);
+    const I32x16 upper = And(pair, BroadcastInt(static_cast<int32_t>(0xffff0000u)));
+    return Float(step % 2 == 0 ? upper : ShiftLeft<16>(pair));
+  }
+#endif
 };
 template <typename Code, F32x16 (*kLoad)(const Code*)>
 struct PageValues {
-  using Step = ValueStep;
-  const Code* codes;
+  using Step = FloatStep;
+  const Code* first;
   int64_t page_size;
-  PageValues From(int64_t group) const { return {codes + group * kKeyGroup, page_size}; }
-  F32x16 At(int64_t v, int64_t j) const { return kLoad(codes + j * page_size + v * kKeyGroup); }
-};
-struct PageCodes {
-  using Step = CodeStep;
-  const int8_t* codes;
-  int64_t page_size;
-  int64_t index_dim;
-  PageCodes From(int64_t group) const { return {codes + group * kKeyGroup, page_size, index_dim}; }
-  I32x16 At(int64_t v, int64_t pair) const {
-    return LoadCodePair(codes + v * kKeyGroup, index_dim, page_size, pair);
+  PageValues From(int64_t group) const { return {first + group * kKeyGroup, page_size}; }
+  F32x16 At(int64_t v, int64_t step) const {
+    return kLoad(first + (step ^ 1) * page_size + v * kKeyGroup);
   }
 };
 
-// dots[r, v] = q[r] · keys of group v, for kR rows and kV groups.
-template <int kR, int kV, typename Keys>
-void DotTile(const typename Keys::Step::Query* q, const Keys& keys, int64_t steps, float* dots) {
+template <typename Keys>
+void Decode(const Keys& keys, int64_t steps, int64_t num_groups, typename Keys::Step::Word* words) {
+  for (int64_t group = 0; group < num_groups; ++group) {
+    const Keys here = keys.From(group);
+    for (int64_t step = 0; step < steps; ++step) {
+      Keys::Step::Store(words, here.At(0, step));
+      words += kKeyGroup;
+    }
+  }
+}
+
+// Codes of more dimensions than are exact as integers, to floats.
+void DecodeLongCodes(const int8_t* first, int64_t index_dim, int64_t page_size, int64_t num_groups,
+                     float* words) {
+  for (int64_t key = 0; key < num_groups * kKeyGroup; ++key) {
+    float* lane =
+        words + key / kKeyGroup * FloatStep::Count(index_dim) * kKeyGroup + key % kKeyGroup;
+    for (int64_t step = 0; step < FloatStep::Count(index_dim); ++step) {
+      const int64_t j = step ^ 1;
+      lane[step * kKeyGroup] = static_cast<float>(first[(j / 4 * page_size + key) * 4 + j % 4]);
+    }
+  }
+}
+
+#if defined(__AVX512BF16__)
+
+// The bytes of the bfloat16 that each E4M3 code without its sign stands for.
+struct E4m3Bytes {
+  uint8_t low[128];
+  uint8_t high[128];
+};
+constexpr E4m3Bytes MakeE4m3Bytes() {
+  E4m3Bytes bytes{};
+  for (int code = 1; code < 128; ++code) {
+    int exponent = code >> 3;
+    int mantissa = code & 7;
+    if (exponent == 0) {
+      // Steps of 2^-9, brought to 1.xxx.
+      exponent = 1;
+      for (; mantissa < 8; mantissa *= 2) --exponent;
+      mantissa &= 7;
+    }
+    const int bits = code == 0x7f ? 0x7fc0 : (exponent + 120) << 7 | mantissa << 4;
+    bytes.low[code] = static_cast<uint8_t>(bits & 0xff);
+    bytes.high[code] = static_cast<uint8_t>(bits >> 8);
+  }
+  return bytes;
+}
+alignas(64) constexpr E4m3Bytes kE4m3Bytes = MakeE4m3Bytes();
+
+struct WordBytes {
+  uint8_t at[64];
+};
+// Which bytes of two registers, low ones and high ones of four dimensions of sixteen keys, make the
+// pairs of the dimensions from `dim` on.
+constexpr WordBytes MakePairBytes(int dim) {
+  WordBytes bytes{};
+  for (int key = 0; key < 16; ++key) {
+    for (int byte = 0; byte < 4; ++byte) {
+      bytes.at[4 * key + byte] =
+          static_cast<uint8_t>((dim + byte / 2) * 16 + key + (byte % 2) * 64);
+    }
+  }
+  return bytes;
+}
+alignas(64) constexpr WordBytes kFirstPair = MakePairBytes(0);
+alignas(64) constexpr WordBytes kSecondPair = MakePairBytes(2);
+
+// Planes of codes to pairs of bfloat16, [num_groups, steps, 16] words and a step more where the
+// number of steps is odd.
+void DecodeE4m3(const uint8_t* first, int64_t steps, int64_t page_size, int64_t num_groups,
+                int32_t* words) {
+  const __m512i low_bytes[2] = {_mm512_load_si512(kE4m3Bytes.low),
+                                _mm512_load_si512(kE4m3Bytes.low + 64)};
+  const __m512i high_bytes[2] = {_mm512_load_si512(kE4m3Bytes.high),
+                                 _mm512_load_si512(kE4m3Bytes.high + 64)};
+  const __m512i pairs[2] = {_mm512_load_si512(kFirstPair.at), _mm512_load_si512(kSecondPair.at)};
+  for (int64_t group = 0; group < num_groups; ++group) {
+    const uint8_t* plane = first + group * kKeyGroup;
+    for (int64_t step = 0; step < steps; step += 2) {
+      __m512i codes = _mm512_castsi128_si512(Load16Bytes(plane));
+      codes = _mm512_inserti32x4(codes, Load16Bytes(plane + page_size), 1);
+      codes = _mm512_inserti32x4(codes, Load16Bytes(plane + 2 * page_size), 2);
+      codes = _mm512_inserti32x4(codes, Load16Bytes(plane + 3 * page_size), 3);
+      const __m512i low = _mm512_permutex2var_epi8(low_bytes[0], codes, low_bytes[1]);
+      const __m512i magnitude = _mm512_permutex2var_epi8(high_bytes[0], codes, high_bytes[1]);
+      const __m512i sign = _mm512_and_si512(codes, _mm512_set1_epi8(-128));
+      const __m512i high = _mm512_or_si512(magnitude, sign);
+      StoreInt(words, {_mm512_permutex2var_epi8(low, pairs[0], high)});
+      if (step + 1 < steps) {
+        StoreInt(words + kKeyGroup, {_mm512_permutex2var_epi8(low, pairs[1], high)});
+      }
+      words += (step + 1 < steps ? 2 : 1) * kKeyGroup;
+      plane += 4 * page_size;
+    }
+  }
+}
+
+#endif
+
+// ---- Scores -------------------------------------------------------------------------------------
+
+// Adds kHeads heads to the four chains of kV groups of keys. The first head is of chain
+// `first_chain`, and of an even number.
+template <int kHeads, int kV, typename Keys>
+inline __attribute__((always_inline)) void AddHeads(const typename Keys::Step::Word* q,
+                                                    int64_t words, const Keys& keys, int64_t steps,
+                                                    const float* weights, int64_t first_chain,
+                                                    F32x16 (*chains)[kV]) {
   using Step = typename Keys::Step;
-  typename Step::Dots sum[kR][kV];
-  for (int r = 0; r < kR; ++r) {
-    for (int v = 0; v < kV; ++v) sum[r][v] = Step::Start();
+  typename Step::Dots sum[kHeads][kV];
+  for (int h = 0; h < kHeads; ++h) {
+    for (int v = 0; v < kV; ++v) sum[h][v] = Step::Start(q + h * words, steps);
   }
-  for (int64_t j = 0; j < steps; ++j) {
-    typename Step::Dots key[kV];
-    for (int v = 0; v < kV; ++v) key[v] = keys.At(v, j);
-    for (int r = 0; r < kR; ++r) {
-      for (int v = 0; v < kV; ++v) sum[r][v] = Step::Add(q[r * steps + j], key[v], sum[r][v]);
+  for (int64_t step = 0; step < steps; ++step) {
+    typename Step::Key key[kV];
+    for (int v = 0; v < kV; ++v) key[v] = keys.At(v, step);
+    for (int h = 0; h < kHeads; ++h) {
+      for (int v = 0; v < kV; ++v) sum[h][v] = Step::Add(q[h * words + step], key[v], sum[h][v]);
     }
   }
-  for (int r = 0; r < kR; ++r) {
-    for (int v = 0; v < kV; ++v) Store(dots + (r * kV + v) * kKeyGroup, Step::Value(sum[r][v]));
-  }
-}
-
-template <int kV, typename Keys>
-void DotRows(const typename Keys::Step::Query* q, int64_t num_rows, const Keys& keys, int64_t steps,
-             float* dots) {
-  int64_t row = 0;
-  for (; row + kRows <= num_rows; row += kRows) {
-    DotTile<kRows, kV>(q + row * steps, keys, steps, dots + row * kV * kKeyGroup);
-  }
-  q += row * steps;
-  dots += row * kV * kKeyGroup;
-  switch (num_rows - row) {
-    case 1:
-      return DotTile<1, kV>(q, keys, steps, dots);
-    case 2:
-      return DotTile<2, kV>(q, keys, steps, dots);
-    case 3:
-      return DotTile<3, kV>(q, keys, steps, dots);
-    case 4:
-      return DotTile<4, kV>(q, keys, steps, dots);
-    case 5:
-      return DotTile<5, kV>(q, keys, steps, dots);
-    default:
-      return;
-  }
-}
-
-// Adds the heads of one token for sixteen keys.
-template <int kV>
-F32x16 AddHeads(const float* dots, const float* weights, int64_t index_heads) {
-  F32x16 chain[4] = {Zero(), Zero(), Zero(), Zero()};
-  for (int64_t head = 0; head < index_heads; head += 8) {
-    const int64_t end = head + 8 < index_heads ? head + 8 : index_heads;
-    for (int64_t h = head; h < end; ++h) {
+  for (int h = 0; h < kHeads; ++h) {
+    F32x16* chain = chains[(first_chain + h / 2) % 4];
+    for (int v = 0; v < kV; ++v) {
       // NaN stays: Max gives its second argument then.
-      const F32x16 agreement = Max(Zero(), Load(dots + h * kV * kKeyGroup));
-      F32x16& sum = chain[(h - head) / 2];
-      sum = Fma(Broadcast(weights[h]), agreement, sum);
+      const F32x16 agreement = Max(Zero(), Step::Value(sum[h][v]));
+      chain[v] = Fma(Broadcast(weights[h]), agreement, chain[v]);
     }
   }
-  return Add(Add(chain[0], chain[1]), Add(chain[2], chain[3]));
 }
 
-template <int kV, typename Keys>
-void ScoreGroups(const ScoreArgs& args, const Keys& keys, int64_t group) {
-  DotRows<kV>(static_cast<const typename Keys::Step::Query*>(args.q),
-              args.num_tokens * args.index_heads, keys.From(group),
-              Keys::Step::Count(args.index_dim), args.dots);
-  for (int64_t token = 0; token < args.num_tokens; ++token) {
-    const float* dots = args.dots + token * args.index_heads * kV * kKeyGroup;
-    const float* weights = args.weights + token * args.index_heads;
-    for (int64_t v = 0; v < kV; ++v) {
-      const int64_t key = (group + v) * kKeyGroup;
-      const F32x16 sum = AddHeads<kV>(dots + v * kKeyGroup, weights, args.index_heads);
-      const F32x16 score = Add(Mul(sum, Load(args.key_scale + key)), Zero());
-      Store(args.scores + token * args.scores_stride + key, score);
+// The scores of one token for kV groups of keys, kTile heads at a time.
+template <int kTile, int kV, typename Keys>
+void ScoreToken(const ScoreArgs& args, const Keys& keys, int64_t token, float* scores) {
+  using Step = typename Keys::Step;
+  const int64_t steps = Step::Count(args.index_dim);
+  const int64_t words = Step::Words(args.index_dim);
+  const int64_t heads = args.index_heads;
+  const auto q = static_cast<const typename Step::Word*>(args.q) + token * heads * words;
+  const float* weights = args.weights + token * heads;
+  F32x16 chains[4][kV];
+  for (int chain = 0; chain < 4; ++chain) {
+    for (int v = 0; v < kV; ++v) chains[chain][v] = Zero();
+  }
+  int64_t head = 0;
+  for (; head + kTile <= heads; head += kTile) {
+    const int64_t first_chain = kTile % 8 == 0 ? 0 : head / 2;
+    AddHeads<kTile, kV>(q + head * words, words, keys, steps, weights + head, first_chain, chains);
+  }
+  for (; head + 2 <= heads; head += 2) {
+    AddHeads<2, kV>(q + head * words, words, keys, steps, weights + head, head / 2, chains);
+  }
+  if (head < heads) {
+    AddHeads<1, kV>(q + head * words, words, keys, steps, weights + head, head / 2, chains);
+  }
+  for (int v = 0; v < kV; ++v) {
+    const F32x16 sum = Add(Add(chains[0][v], chains[1][v]), Add(chains[2][v], chains[3][v]));
+    const F32x16 score = Add(Mul(sum, Load(args.key_scale + v * kKeyGroup)), Zero());
+    Store(scores + v * kKeyGroup, score);
+  }
+}
+
+template <int kTile, int kV, typename Keys>
+void ScoreStrips(ScoreArgs args, const Keys& keys) {
+  int64_t group = 0;
+  const float* scales = args.key_scale;
+  for (; group + kV <= args.num_groups; group += kV) {
+    args.key_scale = scales + group * kKeyGroup;
+    for (int64_t token = 0; token < args.num_tokens; ++token) {
+      ScoreToken<kTile, kV>(args, keys.From(group), token,
+                            args.scores + token * args.scores_stride + group * kKeyGroup);
+    }
+  }
+  for (; group < args.num_groups; ++group) {
+    args.key_scale = scales + group * kKeyGroup;
+    for (int64_t token = 0; token < args.num_tokens; ++token) {
+      ScoreToken<kTile, 1>(args, keys.From(group), token,
+                           args.scores + token * args.scores_stride + group * kKeyGroup);
     }
   }
 }
 
 template <typename Keys>
 void ScoreKeys(const ScoreArgs& args, const Keys& keys) {
-  int64_t group = 0;
-  for (; group + kVectors <= args.num_groups; group += kVectors) {
-    ScoreGroups<kVectors>(args, keys, group);
-  }
-  for (; group < args.num_groups; ++group) ScoreGroups<1>(args, keys, group);
+  if (args.index_heads <= kFewHeads) return ScoreStrips<kFewHeads, kFewVectors>(args, keys);
+  ScoreStrips<kTileHeads, kTileVectors>(args, keys);
+}
+
+// Keys that cost something to decode are decoded beforehand where many rows use them.
+template <typename Keys>
+void ScorePage(const ScoreArgs& args, const Keys& keys) {
+  using Step = typename Keys::Step;
+  if (args.num_tokens * args.index_heads <= kFewRows) return ScoreKeys(args, keys);
+  const int64_t steps = Step::Count(args.index_dim);
+  const auto words = static_cast<typename Step::Word*>(args.keys);
+  Decode(keys, steps, args.num_groups, words);
+  ScoreKeys(args, DecodedKeys<Step>{words, steps});
 }
 
 void Score(const ScoreArgs& args) {
-  if (ScoresCodes(args.type, args.index_dim)) {
-    return ScoreKeys(
-        args, DecodedCodes{static_cast<const int32_t*>(args.keys), CodePairs(args.index_dim)});
-  }
-  ScoreKeys(args, DecodedValues{static_cast<const float*>(args.keys), args.index_dim});
-}
-
-template <typename Code, F32x16 (*kLoad)(const Code*)>
-void ScoreValues(const uint8_t* page, int64_t page_size, int64_t first_key, const ScoreArgs& args) {
-  const Code* codes = reinterpret_cast<const Code*>(page) + first_key;
-  ScoreKeys(args, PageValues<Code, kLoad>{codes, page_size});
-}
-
-void ScorePage(const uint8_t* page, int64_t page_size, int64_t first_key, const ScoreArgs& args) {
-  if (ScoresCodes(args.type, args.index_dim)) {
-    const auto codes = reinterpret_cast<const int8_t*>(page) + first_key;
-    return ScoreKeys(args, PageCodes{codes, page_size, args.index_dim});
-  }
+  const auto codes = args.page + args.first_key;
+  const auto words = reinterpret_cast<const int32_t*>(args.page) + args.first_key;
   switch (args.type) {
     case IndexKeyType::kF32:
-      return ScoreValues<float, Load>(page, page_size, first_key, args);
-    case IndexKeyType::kBf16:
-      return ScoreValues<uint16_t, LoadBf16>(page, page_size, first_key, args);
-    case IndexKeyType::kE4m3:
-      return ScoreValues<uint8_t, LoadE4m3>(page, page_size, first_key, args);
+      return ScorePage(
+          args, PageValues<float, Load>{reinterpret_cast<const float*>(words), args.page_size});
     case IndexKeyType::kInt8:
-      return ScoreValues<int8_t, LoadI8AsFloat>(page, page_size, first_key, args);
+      if (!ScoresCodes(args.type, args.index_dim)) {
+        const auto keys = static_cast<float*>(args.keys);
+        DecodeLongCodes(reinterpret_cast<const int8_t*>(words), args.index_dim, args.page_size,
+                        args.num_groups, keys);
+        return ScoreKeys(args, DecodedKeys<FloatStep>{keys, FloatStep::Count(args.index_dim)});
+      }
+#if defined(__AVX512BF16__)
+      return ScoreKeys(args, PageCodes{words, args.page_size});
+    case IndexKeyType::kBf16:
+      return ScoreKeys(args, PagePairs{words, args.page_size});
+    case IndexKeyType::kE4m3: {
+      const auto keys = static_cast<int32_t*>(args.keys);
+      const int64_t steps = Bf16Step::Count(args.index_dim);
+      DecodeE4m3(codes, steps, args.page_size, args.num_groups, keys);
+      return ScoreKeys(args, DecodedKeys<Bf16Step>{keys, steps});
+    }
+#else
+      return ScorePage(args, PageCodes{words, args.page_size});
+    case IndexKeyType::kBf16:
+      return ScorePage(args, PagePairs{words, args.page_size});
+    case IndexKeyType::kE4m3:
+      return ScorePage(args, PageValues<uint8_t, LoadE4m3>{codes, args.page_size});
+#endif
   }
+}
+
+// ---- Queries ------------------------------------------------------------------------------------
+
+template <typename Step>
+int64_t PackRows(const float* q, int64_t rows, int64_t index_dim, void* words) {
+  auto next = static_cast<typename Step::Word*>(words);
+  for (int64_t row = 0; row < rows; ++row) {
+    Step::Pack(q + row * index_dim, index_dim, next);
+    next += Step::Words(index_dim);
+  }
+  return rows * Step::Words(index_dim);
+}
+
+int64_t PackQueries(IndexKeyType type, const float* q, int64_t rows, int64_t index_dim,
+                    void* words) {
+  if (ScoresCodes(type, index_dim)) return PackRows<CodeStep>(q, rows, index_dim, words);
+#if defined(__AVX512BF16__)
+  if (type == IndexKeyType::kBf16 || type == IndexKeyType::kE4m3) {
+    return PackRows<Bf16Step>(q, rows, index_dim, words);
+  }
+#endif
+  return PackRows<FloatStep>(q, rows, index_dim, words);
 }
 
 // ---- The sieve ----------------------------------------------------------------------------------
+
+#if defined(__AVX512F__)
+
+// Sixteen candidates to the front of two registers, and both stored: to compress into memory takes
+// some processors a hundred times as long.
+int64_t Append(F32x16 scores, I32x16 positions, Mask16 mask, Candidate* out) {
+  const __mmask16 chosen = static_cast<__mmask16>(mask);
+  const __m512i bits = Bits(scores).v;
+  const __m512i flip = _mm512_or_si512(_mm512_srai_epi32(bits, 31), _mm512_set1_epi32(INT32_MIN));
+  const __m512i ordered = _mm512_maskz_compress_epi32(chosen, _mm512_xor_si512(bits, flip));
+  const __m512i places = _mm512_maskz_compress_epi32(chosen, positions.v);
+  const __m512i lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i upper = _mm512_add_epi32(lower, _mm512_set1_epi32(8));
+  _mm512_storeu_si512(out, _mm512_permutex2var_epi32(places, lower, ordered));
+  _mm512_storeu_si512(out + 8, _mm512_permutex2var_epi32(places, upper, ordered));
+  return __builtin_popcount(mask);
+}
+
+#else
 
 // Maps floats but NaN to integers of the same order.
 uint32_t Ordered(float score) {
@@ -266,26 +483,85 @@ uint32_t Ordered(float score) {
   return bits & 0x80000000 ? ~bits : bits | 0x80000000;
 }
 
-int64_t Filter(const float* scores, int64_t num_scores, int32_t first_position,
-               const float* threshold, Candidate* out) {
+int64_t Append(F32x16 scores, I32x16 positions, Mask16 mask, Candidate* out) {
+  float score[kLanes];
+  int32_t position[kLanes];
+  Store(score, scores);
+  StoreInt(position, positions);
   int64_t count = 0;
-  for (int64_t s = 0; s < num_scores; s += kLanes) {
-    const int64_t lanes = num_scores - s < kLanes ? num_scores - s : kLanes;
-    const F32x16 score = LoadPartial(scores + s, lanes);
-    Mask16 mask = threshold ? Less(Broadcast(*threshold), score) : Equal(score, score);
-    mask &= (Mask16{1} << lanes) - 1;
-    for (; mask != 0; mask &= mask - 1) {
-      const int64_t index = s + __builtin_ctz(mask);
-      const uint32_t position = static_cast<uint32_t>(first_position + index);
-      out[count++] = uint64_t{Ordered(scores[index])} << 32 | static_cast<uint32_t>(~position);
-    }
+  for (; mask != 0; mask &= mask - 1) {
+    const int lane = __builtin_ctz(mask);
+    out[count++] = uint64_t{Ordered(score[lane])} << 32 | static_cast<uint32_t>(position[lane]);
   }
   return count;
 }
 
+#endif
+
+Mask16 Passing(F32x16 scores, const float* threshold) {
+  return threshold ? Less(Broadcast(*threshold), scores) : Equal(scores, scores);
+}
+
+// Whether any of the first `num_scores` scores, whole vectors of them, passes.
+bool AnyPasses(const float* scores, int64_t num_scores, const float* threshold) {
+  Mask16 any = 0;
+  for (int64_t s = 0; s + kLanes <= num_scores; s += kLanes) {
+    any |= Passing(Load(scores + s), threshold);
+  }
+  return any != 0;
+}
+
+// Which vectors hold something that passes is hard to guess, whether all of them do not is easy: so
+// there is one branch for all.
+int64_t Filter(const float* scores, int64_t num_scores, int32_t first_position,
+               const float* threshold, Candidate* out) {
+  const int32_t kUp[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  // The complements of sixteen positions.
+  I32x16 positions = SubInt(
+      BroadcastInt(static_cast<int32_t>(~static_cast<uint32_t>(first_position))), LoadInt(kUp));
+  int64_t count = 0;
+  int64_t s = num_scores / kLanes * kLanes;
+  if (AnyPasses(scores, s, threshold)) {
+    for (s = 0; s + kLanes <= num_scores; s += kLanes) {
+      const F32x16 here = Load(scores + s);
+      count += Append(here, positions, Passing(here, threshold), out + count);
+      positions = SubInt(positions, BroadcastInt(kLanes));
+    }
+  } else {
+    positions = SubInt(positions, BroadcastInt(static_cast<int32_t>(s)));
+  }
+  if (s < num_scores) {
+    const int64_t lanes = num_scores - s;
+    const F32x16 here = LoadPartial(scores + s, lanes);
+    const Mask16 valid = (Mask16{1} << lanes) - 1;
+    count += Append(here, positions, Passing(here, threshold) & valid, out + count);
+  }
+  return count;
+}
+
+// Without a branch on what is compared, which would be guessed wrong half of the time.
+int64_t Keep(const Candidate* candidates, int64_t count, Candidate pivot, Candidate* out) {
+  int64_t kept = 0;
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + 8 <= count; i += 8) {
+    const __m512i eight = _mm512_loadu_si512(candidates + i);
+    const __mmask8 chosen =
+        _mm512_cmpge_epu64_mask(eight, _mm512_set1_epi64(static_cast<int64_t>(pivot)));
+    _mm512_storeu_si512(out + kept, _mm512_maskz_compress_epi64(chosen, eight));
+    kept += __builtin_popcount(chosen);
+  }
+#endif
+  for (; i < count; ++i) {
+    const Candidate candidate = candidates[i];
+    out[kept] = candidate;
+    kept += candidate >= pivot;
+  }
+  return kept;
+}
+
 }  // namespace
 
-extern const LightningIndexerKernels kLightningIndexerKernels = {PackCodes, DecodeKeys, Score,
-                                                                 ScorePage, Filter};
+extern const LightningIndexerKernels kLightningIndexerKernels = {PackQueries, Score, Filter, Keep};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

@@ -18,8 +18,9 @@
 namespace winnow::cpu {
 namespace {
 
-constexpr int64_t kGroupHeads = 64;      // of all tokens of a group together
-constexpr int64_t kWaveBytes = 8 << 20;  // of tiles that wait to be joined
+constexpr int64_t kGroupHeads = 64;       // of all tokens of a group together
+constexpr int64_t kGroupHeadsBf16 = 128;  // in bf16 precision, where rows take half the room
+constexpr int64_t kWaveBytes = 8 << 20;   // of tiles that wait to be joined
 
 int64_t RoundUp(int64_t extent, int64_t unit) { return (extent + unit - 1) / unit * unit; }
 int64_t NumTiles(int64_t num_rows) { return (num_rows + kTileRows - 1) / kTileRows; }
@@ -57,8 +58,10 @@ class Attender {
         num_tokens_(args.q.dims[0]),
         num_heads_(args.q.dims[1]),
         row_dim_(args.q.dims[2]),
-        row_stride_(RoundUp(row_dim_, 16)),
-        latent_stride_(RoundUp(args.cache.latent_dim, 16)),
+        bf16_(context.rounds()),
+        group_heads_(bf16_ ? kGroupHeadsBf16 : kGroupHeads),
+        row_stride_(RoundUp(row_dim_, RowUnit(bf16_))),
+        latent_stride_(RoundUp(args.cache.latent_dim, RowUnit(bf16_))),
         dense_(!args.selection.slots) {}
 
   void Run();
@@ -67,8 +70,9 @@ class Attender {
   // What a thread works with: one allocation, cut up.
   struct Workspace {
     float* rows = nullptr;     // [kTileRows, row_stride]
-    float* q = nullptr;        // [heads, row_stride], where q has to be padded
+    float* q = nullptr;        // [heads, row_stride], where q has to be padded or rounded
     float* weights = nullptr;  // [heads, kTileRows]
+    float* scales = nullptr;   // [heads, 2]
     Gathered tile;
     Gathered all;
   };
@@ -82,18 +86,20 @@ class Attender {
   // Calls body(group) for all groups, in order.
   template <typename Body>
   void ForEachGroup(const Body& body) const;
-  int64_t GatheredSize() const { return kGroupHeads * (latent_stride_ + 2); }
+  int64_t GatheredSize() const { return group_heads_ * (latent_stride_ + 2); }
   Gathered Cut(float* floats) const {
-    return {floats, floats + kGroupHeads, floats + 2 * kGroupHeads};
+    return {floats, floats + group_heads_, floats + 2 * group_heads_};
   }
   Workspace OfThread(int thread);
 
   const uint8_t* Row(int64_t token, int64_t index) const;
   void DecodeTile(const Group& group, int64_t tile, float* rows) const;
-  const float* Query(const Group& group, const Workspace& work) const;
+  void Prefetch(const uint8_t* row) const;
+  // The group's queries as attend wants them, in `packed` [heads, row_stride] unless q is so.
+  const float* Query(const Group& group, float* packed) const;
   // One tile for all heads of a group that have rows in it.
-  void AttendTile(const Group& group, int64_t tile, const Workspace& work,
-                  const Gathered& out) const;
+  void AttendTile(const Group& group, const float* q, int64_t tile, const Workspace& work,
+                  const Gathered& out, bool joins) const;
   // Joins head `head` of the group's heads, if its token has rows in the tile.
   void JoinTile(const Group& group, int64_t tile, int64_t first, int64_t count,
                 const Gathered& from, const Gathered& to) const;
@@ -107,6 +113,8 @@ class Attender {
   const int64_t num_tokens_;
   const int64_t num_heads_;
   const int64_t row_dim_;
+  const bool bf16_;
+  const int64_t group_heads_;
   const int64_t row_stride_;
   const int64_t latent_stride_;
   const bool dense_;
@@ -114,11 +122,11 @@ class Attender {
 
 Group Attender::GroupAt(int64_t token, int64_t first_head) const {
   Group group{.first_token = token, .num_tokens = 1, .first_head = first_head};
-  group.num_heads = std::min(kGroupHeads, num_heads_ - first_head);
+  group.num_heads = std::min(group_heads_, num_heads_ - first_head);
   group.num_rows = NumRows(token);
   if (!dense_) return group;
   const int32_t* sequences = args_.batch.sequences.As<int32_t>();
-  while (group.end() < num_tokens_ && (group.num_tokens + 1) * num_heads_ <= kGroupHeads &&
+  while (group.end() < num_tokens_ && (group.num_tokens + 1) * num_heads_ <= group_heads_ &&
          sequences[group.end()] == sequences[token]) {
     group.num_rows = std::max(group.num_rows, NumRows(group.end()));
     ++group.num_tokens;
@@ -130,7 +138,7 @@ template <typename Body>
 void Attender::ForEachGroup(const Body& body) const {
   for (int64_t token = 0; token < num_tokens_;) {
     Group group;
-    for (int64_t head = 0; head < num_heads_; head += kGroupHeads) {
+    for (int64_t head = 0; head < num_heads_; head += group_heads_) {
       group = GroupAt(token, head);
       body(group);
     }
@@ -159,15 +167,19 @@ void Attender::Run() {
 }
 
 Attender::Workspace Attender::OfThread(int thread) {
-  const int64_t rows = kTileRows * row_stride_;
-  const int64_t q = row_dim_ == row_stride_ ? 0 : kGroupHeads * row_stride_;
-  const int64_t weights = kGroupHeads * kTileRows;
-  float* floats = context_.scratch.OfThread<float>(thread, rows + q + weights + 2 * GatheredSize());
+  const int64_t rows = (kTileRows + 1) * row_stride_;  // one more for pack_rows
+  const int64_t q = row_dim_ == row_stride_ && !bf16_ ? 0 : group_heads_ * row_stride_;
+  const int64_t weights = group_heads_ * kTileRows;
+  const int64_t scales = RoundUp(2 * group_heads_, 16);
+  float* floats =
+      context_.scratch.OfThread<float>(thread, rows + q + weights + scales + 2 * GatheredSize());
+  float* gathered = floats + rows + q + weights + scales;
   return {.rows = floats,
           .q = floats + rows,
           .weights = floats + rows + q,
-          .tile = Cut(floats + rows + q + weights),
-          .all = Cut(floats + rows + q + weights + GatheredSize())};
+          .scales = floats + rows + q + weights,
+          .tile = Cut(gathered),
+          .all = Cut(gathered + GatheredSize())};
 }
 
 const uint8_t* Attender::Row(int64_t token, int64_t index) const {
@@ -187,35 +199,47 @@ const uint8_t* Attender::Row(int64_t token, int64_t index) const {
 void Attender::DecodeTile(const Group& group, int64_t tile, float* rows) const {
   constexpr int64_t kAhead = 4;  // rows whose bytes are asked for in advance
   const int64_t first = tile * kTileRows;
-  const int64_t last = std::min(first + kTileRows, group.num_rows);
-  for (int64_t index = first; index < last; ++index) {
-    if (index + kAhead < last) {
-      const uint8_t* ahead = Row(group.first_token, index + kAhead);
-      for (int64_t byte = 0; byte < args_.cache.row_bytes; byte += 64) {
-        __builtin_prefetch(ahead + byte);
-      }
-    }
-    kernels_.decode_row(args_.cache.type, Row(group.first_token, index), args_.cache.latent_dim,
-                        args_.cache.rope_dim, rows + (index - first) * row_stride_);
+  const int64_t count = std::min(kTileRows, group.num_rows - first);
+  const uint8_t* stored[kTileRows];
+  for (int64_t row = 0; row < count; ++row) stored[row] = Row(group.first_token, first + row);
+  if (bf16_) {
+    for (int64_t row = 0; row < count; ++row) Prefetch(stored[row]);
+    kernels_.pack_rows(args_.cache.type, stored, count, args_.cache.latent_dim,
+                       args_.cache.rope_dim, rows + kTileRows * row_stride_, rows);
+    return;
+  }
+  for (int64_t row = 0; row < count; ++row) {
+    if (row + kAhead < count) Prefetch(stored[row + kAhead]);
+    kernels_.decode_row(args_.cache.type, stored[row], args_.cache.latent_dim, args_.cache.rope_dim,
+                        rows + row * row_stride_);
   }
 }
 
-const float* Attender::Query(const Group& group, const Workspace& work) const {
+void Attender::Prefetch(const uint8_t* row) const {
+  for (int64_t byte = 0; byte < args_.cache.row_bytes; byte += 64) __builtin_prefetch(row + byte);
+}
+
+const float* Attender::Query(const Group& group, float* packed) const {
   const float* q =
       args_.q.As<float>() + (group.first_token * num_heads_ + group.first_head) * row_dim_;
+  if (bf16_) {
+    kernels_.pack_queries(q, group.size(), row_dim_, row_stride_, packed);
+    return packed;
+  }
   if (row_dim_ == row_stride_) return q;
   for (int64_t head = 0; head < group.size(); ++head) {
-    float* padded = work.q + head * row_stride_;
+    float* padded = packed + head * row_stride_;
     std::copy_n(q + head * row_dim_, row_dim_, padded);
     std::fill(padded + row_dim_, padded + row_stride_, 0.0f);
   }
-  return work.q;
+  return packed;
 }
 
-void Attender::AttendTile(const Group& group, int64_t tile, const Workspace& work,
-                          const Gathered& out) const {
+void Attender::AttendTile(const Group& group, const float* q, int64_t tile, const Workspace& work,
+                          const Gathered& out, bool joins) const {
   DecodeTile(group, tile, work.rows);
-  const float* q = Query(group, work);
+  const int64_t element_bytes = bf16_ ? kernels_.bf16_bytes : int64_t{sizeof(float)};
+  const auto attend = bf16_ ? kernels_.attend_bf16 : kernels_.attend;
   const auto rows_in_tile = [&](int64_t index) {
     return std::clamp<int64_t>(NumRows(group.first_token + index) - tile * kTileRows, 0, kTileRows);
   };
@@ -226,18 +250,21 @@ void Attender::AttendTile(const Group& group, int64_t tile, const Workspace& wor
     while (end < group.num_tokens && rows_in_tile(end) == num_rows) ++end;
     if (num_rows > 0) {
       const Gathered to = out.From(index * group.num_heads, latent_stride_);
-      kernels_.attend({.q = q + index * group.num_heads * row_stride_,
-                       .q_stride = row_stride_,
-                       .num_heads = (end - index) * group.num_heads,
-                       .rows = work.rows,
-                       .row_stride = row_stride_,
-                       .num_rows = num_rows,
-                       .latent_dim = latent_stride_,
-                       .softmax_scale = args_.softmax_scale,
-                       .weights = work.weights,
-                       .max = to.max,
-                       .sum = to.sum,
-                       .out = to.out});
+      const int64_t first_head = index * group.num_heads;
+      attend({.q = reinterpret_cast<const uint8_t*>(q) + first_head * row_stride_ * element_bytes,
+              .q_stride = row_stride_,
+              .num_heads = (end - index) * group.num_heads,
+              .rows = work.rows,
+              .row_stride = row_stride_,
+              .num_rows = num_rows,
+              .latent_dim = latent_stride_,
+              .softmax_scale = args_.softmax_scale,
+              .weights = work.weights,
+              .scales = work.scales,
+              .max = to.max,
+              .sum = to.sum,
+              .out = to.out,
+              .joins = joins});
     }
     index = end;
   }
@@ -270,18 +297,19 @@ void Attender::Finish(const Group& group, int64_t first, int64_t count, const Ga
       std::fill_n(out + head * latent_dim, latent_dim, 0.0f);
     } else {
       kernels_.finish(all.out + head * latent_stride_, all.sum[head], out + head * latent_dim,
-                      latent_dim, context_.rounds());
+                      latent_dim, bf16_);
     }
   }
 }
 
 void Attender::AttendGroup(const Group& group, int thread) {
   const Workspace work = OfThread(thread);
+  const float* q = Query(group, work.q);
   for (int64_t tile = 0; tile < NumTiles(group.num_rows); ++tile) {
-    if (tile == 0) {
-      AttendTile(group, tile, work, work.all);
+    if (tile == 0 || bf16_) {
+      AttendTile(group, q, tile, work, work.all, tile > 0);
     } else {
-      AttendTile(group, tile, work, work.tile);
+      AttendTile(group, q, tile, work, work.tile, false);
       JoinTile(group, tile, 0, group.size(), work.tile, work.all);
     }
   }
@@ -294,14 +322,18 @@ void Attender::AttendInWaves(const Group& group) {
   const int64_t num_tiles = NumTiles(group.num_rows);
   const int64_t wave = std::clamp<int64_t>(kWaveBytes / (GatheredSize() * int64_t{sizeof(float)}),
                                            1, std::max<int64_t>(num_tiles, 1));
-  float* floats = context_.scratch.Shared<float>((wave + 1) * GatheredSize());
+  float* floats =
+      context_.scratch.Shared<float>((wave + 1) * GatheredSize() + group_heads_ * row_stride_);
   const auto place = [&](int64_t index) { return Cut(floats + index * GatheredSize()); };
+  const float* q = nullptr;
+  context_.ForEach(1,
+                   [&](int64_t, int) { q = Query(group, floats + (wave + 1) * GatheredSize()); });
   const Split heads = SplitInto(group.size(), 2 * context_.pool.num_threads(), 1);
   for (int64_t first = 0; first < num_tiles; first += wave) {
     const int64_t count = std::min(wave, num_tiles - first);
     context_.ForEach(count, [&](int64_t piece, int thread) {
       const int64_t tile = first + piece;
-      AttendTile(group, tile, OfThread(thread), place(tile == 0 ? 0 : 1 + piece));
+      AttendTile(group, q, tile, OfThread(thread), place(tile == 0 ? 0 : 1 + piece), false);
     });
     context_.ForEach(heads.count, [&](int64_t piece, int) {
       for (int64_t tile = std::max<int64_t>(first, 1); tile < first + count; ++tile) {
@@ -316,5 +348,21 @@ void Attender::AttendInWaves(const Group& group) {
 }  // namespace
 
 void Attention(CpuContext& context, const AttentionArgs& args) { Attender(context, args).Run(); }
+
+// As Attender::OfThread, Run and AttendInWaves cut it up.
+ScratchNeed AttentionScratch(const StepShape& shape) {
+  const int64_t row_stride = RoundUp(shape.latent_dim + shape.rope_dim, 16);
+  const int64_t gathered = kGroupHeads * (RoundUp(shape.latent_dim, 16) + 2);
+  const int64_t floats =
+      (kTileRows + kGroupHeads) * row_stride + kGroupHeads * kTileRows + 2 * gathered;
+  const int64_t rows = shape.attention == AttentionMode::kDense
+                           ? shape.max_context
+                           : std::min(shape.topk, shape.max_context);
+  const int64_t gathered_bytes = gathered * int64_t{sizeof(float)};
+  const int64_t wave = std::min(std::max<int64_t>(kWaveBytes / gathered_bytes, 1), NumTiles(rows));
+  const int64_t groups = shape.num_tokens * ((shape.num_heads + kGroupHeads - 1) / kGroupHeads);
+  return {floats * int64_t{sizeof(float)},
+          std::max(groups * int64_t{sizeof(Group)}, (wave + 1) * gathered_bytes)};
+}
 
 }  // namespace winnow::cpu

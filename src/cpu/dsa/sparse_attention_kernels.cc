@@ -72,8 +72,8 @@ template <int kHeads, int kRows>
 inline __attribute__((always_inline)) void ScoreTile(const AttendArgs& args, int64_t head,
                                                      int64_t row) {
   alignas(64) float lanes[kHeads][kRows][kLanes];
-  const float* q = args.q + head * args.q_stride;
-  const float* rows = args.rows + row * args.row_stride;
+  const float* q = static_cast<const float*>(args.q) + head * args.q_stride;
+  const float* rows = static_cast<const float*>(args.rows) + row * args.row_stride;
   for (int64_t pass = 0; pass < kPasses; ++pass) {
     Native sum[kHeads][kRows] = {};
     for (int64_t k = pass * kNative; k < args.row_stride; k += kLanes) {
@@ -119,9 +119,8 @@ void ScoreHeads(const AttendArgs& args) {
 
 // ---- Softmax ------------------------------------------------------------------------------------
 
-// Dots of one head to weights e^(score - max); the lanes past the last row get weight 0.
-void SoftmaxTile(const AttendArgs& args, int64_t head) {
-  float* weights = args.weights + head * kTileRows;
+// Of one head: scales dots, and gives their maximum; the lanes past the last row are -infinity.
+float ScaleDots(const AttendArgs& args, float* weights) {
   const F32x16 scale = Broadcast(args.softmax_scale);
   for (int64_t row = 0; row < args.num_rows; row += kLanes) {
     Store(weights + row, Mul(Load(weights + row), scale));
@@ -129,26 +128,52 @@ void SoftmaxTile(const AttendArgs& args, int64_t head) {
   for (int64_t row = args.num_rows; row < kTileRows; ++row) weights[row] = -__builtin_inff();
   F32x16 lanes = Broadcast(-__builtin_inff());
   for (int64_t row = 0; row < kTileRows; row += kLanes) lanes = Max(Load(weights + row), lanes);
-  const float max = MaxLane(lanes);
+  return MaxLane(lanes);
+}
+
+// Dots of one head to weights e^(score - max), rounded to bfloat16 with kBf16; the lanes past the
+// last row get weight 0. Returns the maximum.
+template <bool kBf16>
+float SoftmaxTile(const AttendArgs& args, int64_t head, float* sum_out) {
+  float* weights = args.weights + head * kTileRows;
+  const float max = ScaleDots(args, weights);
   // With no score above -infinity all weights are 0.
   const F32x16 base = Broadcast(max == -__builtin_inff() ? 0.0f : max);
   F32x16 sum = Zero();
   for (int64_t row = 0; row < kTileRows; row += kLanes) {
-    const F32x16 weight = Exp(Sub(Load(weights + row), base));
-    Store(weights + row, weight);
+    F32x16 weight = Exp(Sub(Load(weights + row), base));
+    if (kBf16) weight = RoundNumberToBf16(weight);
     sum = Add(sum, weight);
+#if defined(__AVX512BF16__)
+    if (kBf16) {
+      StoreBf16(reinterpret_cast<uint16_t*>(weights) + row, weight);
+      continue;
+    }
+#endif
+    Store(weights + row, weight);
   }
-  args.max[head] = max;
-  args.sum[head] = Sum(sum);
+  *sum_out = Sum(sum);
+  return max;
 }
 
 // ---- Output -------------------------------------------------------------------------------------
 
-template <int kHeads, int kV>
+// Sixteen columns of a head's mean, joined with those gathered if need be.
+inline __attribute__((always_inline)) void StoreMean(const AttendArgs& args, int64_t head,
+                                                     float* out, F32x16 mean) {
+  if (args.joins) {
+    const float* scales = args.scales + 2 * head;
+    mean = Fma(Load(out), Broadcast(scales[0]), Mul(mean, Broadcast(scales[1])));
+  }
+  Store(out, mean);
+}
+
+// With kBf16 rows go by in the order of attend_bf16.
+template <bool kBf16, int kHeads, int kV>
 void MeanTile(const AttendArgs& args, int64_t head, int64_t column) {
   // By value: the compiler takes vector stores for writes to anything.
   const float* weights = args.weights + head * kTileRows;
-  const float* rows = args.rows + column;
+  const float* rows = static_cast<const float*>(args.rows) + column;
   const int64_t row_stride = args.row_stride;
   const int64_t out_stride = args.latent_dim;
   float* out = args.out + head * out_stride + column;
@@ -156,89 +181,282 @@ void MeanTile(const AttendArgs& args, int64_t head, int64_t column) {
   for (int h = 0; h < kHeads; ++h) {
     for (int v = 0; v < kV; ++v) sum[h][v] = Zero();
   }
-  for (int64_t left = args.num_rows; left > 0; --left) {
+  const auto add = [&](int64_t row) {
     F32x16 value[kV];
-    for (int v = 0; v < kV; ++v) value[v] = Load(rows + v * kLanes);
+    for (int v = 0; v < kV; ++v) value[v] = Load(rows + row * row_stride + v * kLanes);
     for (int h = 0; h < kHeads; ++h) {
-      const F32x16 weight = Broadcast(weights[h * kTileRows]);
+      const F32x16 weight = Broadcast(weights[h * kTileRows + row]);
       for (int v = 0; v < kV; ++v) sum[h][v] = Fma(weight, value[v], sum[h][v]);
     }
-    rows += row_stride;
-    ++weights;
+  };
+  int64_t row = 0;
+  if (kBf16) {
+    for (; row + 2 <= args.num_rows; row += 2) {
+      add(row + 1);
+      add(row);
+    }
+    if (row < args.num_rows) {
+      for (int h = 0; h < kHeads; ++h) {
+        for (int v = 0; v < kV; ++v) sum[h][v] = Add(Zero(), sum[h][v]);
+      }
+    }
   }
+  for (; row < args.num_rows; ++row) add(row);
   for (int h = 0; h < kHeads; ++h) {
-    for (int v = 0; v < kV; ++v) Store(out + h * out_stride + v * kLanes, sum[h][v]);
+    for (int v = 0; v < kV; ++v)
+      StoreMean(args, head + h, out + h * out_stride + v * kLanes, sum[h][v]);
   }
 }
 
-template <int kV>
+template <bool kBf16, int kV>
 void MeanColumn(const AttendArgs& args, int64_t column) {
   int64_t head = 0;
-  for (; head + 6 <= args.num_heads; head += 6) MeanTile<6, kV>(args, head, column);
+  for (; head + 6 <= args.num_heads; head += 6) MeanTile<kBf16, 6, kV>(args, head, column);
   switch (args.num_heads - head) {
     case 1:
-      return MeanTile<1, kV>(args, head, column);
+      return MeanTile<kBf16, 1, kV>(args, head, column);
     case 2:
-      return MeanTile<2, kV>(args, head, column);
+      return MeanTile<kBf16, 2, kV>(args, head, column);
     case 3:
-      return MeanTile<3, kV>(args, head, column);
+      return MeanTile<kBf16, 3, kV>(args, head, column);
     case 4:
-      return MeanTile<4, kV>(args, head, column);
+      return MeanTile<kBf16, 4, kV>(args, head, column);
     case 5:
-      return MeanTile<5, kV>(args, head, column);
+      return MeanTile<kBf16, 5, kV>(args, head, column);
     default:
       return;
   }
 }
 
-void Attend(const AttendArgs& args) {
-  ScoreHeads(args);
-  for (int64_t head = 0; head < args.num_heads; ++head) SoftmaxTile(args, head);
+template <bool kBf16>
+void MeanColumns(const AttendArgs& args) {
   int64_t column = 0;
   for (; column + kVectors * kLanes <= args.latent_dim; column += kVectors * kLanes) {
-    MeanColumn<kVectors>(args, column);
+    MeanColumn<kBf16, kVectors>(args, column);
   }
-  for (; column < args.latent_dim; column += kLanes) MeanColumn<1>(args, column);
+  for (; column < args.latent_dim; column += kLanes) MeanColumn<kBf16, 1>(args, column);
+}
+
+void Attend(const AttendArgs& args) {
+  ScoreHeads(args);
+  for (int64_t head = 0; head < args.num_heads; ++head) {
+    args.max[head] = SoftmaxTile<false>(args, head, &args.sum[head]);
+  }
+  MeanColumns<false>(args);
 }
 
 // ---- Joining ------------------------------------------------------------------------------------
 
 // e^(max - joined), where a maximum of -infinity weighs nothing.
-float Rescale(float max, float joined) {
-  if (max == -__builtin_inff()) return 0;
-  float lanes[kLanes];
-  Store(lanes, Exp(Broadcast(max - joined)));
-  return lanes[0];
+F32x16 Rescale(F32x16 max, F32x16 joined) {
+  const Mask16 nothing = Equal(max, Broadcast(-__builtin_inff()));
+  return Select(nothing, Zero(), Exp(Sub(max, joined)));
+}
+
+// Of up to sixteen heads: what is gathered so far, one more tile, and what to scale both by.
+struct Joined {
+  F32x16 max, sum, old_scale, tile_scale;
+};
+Joined JoinSums(F32x16 max, F32x16 sum, F32x16 tile_max, F32x16 tile_sum) {
+  Joined joined;
+  joined.max = Max(tile_max, max);
+  joined.old_scale = Rescale(max, joined.max);
+  joined.tile_scale = Rescale(tile_max, joined.max);
+  joined.sum = Add(Mul(sum, joined.old_scale), Mul(tile_sum, joined.tile_scale));
+  return joined;
 }
 
 void Join(const JoinArgs& args) {
-  for (int64_t head = 0; head < args.num_heads; ++head) {
-    const float joined =
-        args.tile_max[head] > args.max[head] ? args.tile_max[head] : args.max[head];
-    const float old_scale = Rescale(args.max[head], joined);
-    const float tile_scale = Rescale(args.tile_max[head], joined);
-    args.max[head] = joined;
-    args.sum[head] = args.sum[head] * old_scale + args.tile_sum[head] * tile_scale;
-    float* out = args.out + head * args.latent_dim;
-    const float* tile = args.tile_out + head * args.latent_dim;
-    for (int64_t c = 0; c < args.latent_dim; c += kLanes) {
-      const F32x16 added = Mul(Load(tile + c), Broadcast(tile_scale));
-      Store(out + c, Fma(Load(out + c), Broadcast(old_scale), added));
+  for (int64_t first = 0; first < args.num_heads; first += kLanes) {
+    const int64_t heads = args.num_heads - first < kLanes ? args.num_heads - first : kLanes;
+    const Joined joined = JoinSums(
+        LoadPartial(args.max + first, heads), LoadPartial(args.sum + first, heads),
+        LoadPartial(args.tile_max + first, heads), LoadPartial(args.tile_sum + first, heads));
+    StorePartial(args.max + first, joined.max, heads);
+    StorePartial(args.sum + first, joined.sum, heads);
+    float old_scale[kLanes];
+    float tile_scale[kLanes];
+    Store(old_scale, joined.old_scale);
+    Store(tile_scale, joined.tile_scale);
+    for (int64_t head = 0; head < heads; ++head) {
+      float* out = args.out + (first + head) * args.latent_dim;
+      const float* tile = args.tile_out + (first + head) * args.latent_dim;
+      for (int64_t c = 0; c < args.latent_dim; c += kLanes) {
+        const F32x16 added = Mul(Load(tile + c), Broadcast(tile_scale[head]));
+        Store(out + c, Fma(Load(out + c), Broadcast(old_scale[head]), added));
+      }
     }
   }
 }
 
-void Finish(const float* gathered, float sum, float* out, int64_t latent_dim, bool round) {
+// ---- bf16 precision -----------------------------------------------------------------------------
+// Where there is no instruction for products of bfloat16, they are those of floats, of which each
+// 32 stand as the sixteen odd ones and then the sixteen even ones: chains of pairs become the
+// chains of f32 precision.
+
+// `x` [size], rounded, with zeros after it up to row_stride.
+void RoundRow(const float* x, int64_t size, int64_t row_stride, uint16_t* out) {
+  int64_t k = 0;
+  for (; k < size; k += kLanes) {
+    const int64_t lanes = size - k < kLanes ? size - k : kLanes;
+    StoreBf16(out + k, RoundToBf16(LoadPartial(x + k, lanes)));
+  }
+  for (; k < row_stride; ++k) out[k] = 0;
+}
+
+void RoundCacheRow(LatentType type, const uint8_t* row, int64_t latent_dim, int64_t rope_dim,
+                   int64_t row_stride, float* scratch, uint16_t* out) {
+  const int64_t row_dim = latent_dim + rope_dim;
+  if (type == LatentType::kBf16) {
+    memcpy(out, row, static_cast<size_t>(row_dim) * sizeof(*out));
+    for (int64_t k = row_dim; k < row_stride; ++k) out[k] = 0;
+    return;
+  }
+  DecodeRow(type, row, latent_dim, rope_dim, scratch);
+  RoundRow(scratch, row_dim, row_stride, out);
+}
+
+}  // namespace
+}  // namespace winnow::cpu::WINNOW_LEVEL
+
+#if defined(__AVX512BF16__)
+#include "cpu/dsa/attention_bf16.h"
+#endif
+
+namespace winnow::cpu::WINNOW_LEVEL {
+namespace {
+
+int64_t RowStride(int64_t row_dim) {
+  const int64_t unit = RowUnit(true);
+  return (row_dim + unit - 1) / unit * unit;
+}
+
+#if defined(__AVX512BF16__)
+
+constexpr int64_t kBf16Bytes = sizeof(uint16_t);
+
+void PackQueries(const float* q, int64_t num_heads, int64_t row_dim, int64_t row_stride,
+                 void* packed) {
+  const auto out = static_cast<uint16_t*>(packed);
+  for (int64_t head = 0; head < num_heads; ++head) {
+    RoundRow(q + head * row_dim, row_dim, row_stride, out + head * row_stride);
+  }
+}
+
+void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t latent_dim,
+              int64_t rope_dim, float* scratch, void* tile) {
+  const int64_t row_stride = RowStride(latent_dim + rope_dim);
+  const auto out = static_cast<uint16_t*>(tile);
+  for (int64_t row = 0; row < num_rows; ++row) {
+    RoundCacheRow(type, rows[row], latent_dim, rope_dim, row_stride, scratch,
+                  out + row * row_stride);
+  }
+  // Scores are made for eight rows at a time.
+  for (int64_t row = num_rows; row % 8 != 0; ++row) {
+    memset(out + row * row_stride, 0, static_cast<size_t>(row_stride) * sizeof(*out));
+  }
+  PackPairs(out, num_rows, row_stride, RowStride(latent_dim));
+}
+
+void ScoreBf16(const AttendArgs& args) { ScoreAll(args); }
+void MeanBf16(const AttendArgs& args) { MeanAll(args); }
+
+// The place of a column among those gathered.
+int64_t Gathered(int64_t column) { return column; }
+
+#else
+
+constexpr int64_t kBf16Bytes = sizeof(float);
+
+// 32 values to sixteen odd ones and sixteen even ones.
+void SplitPairs(const uint16_t* values, int64_t row_stride, float* out) {
+  for (int64_t k = 0; k < row_stride; k += 2 * kLanes) {
+    I32x16 pairs;
+    memcpy(&pairs, values + k, sizeof(pairs));
+    Store(out + k, Float(And(pairs, BroadcastInt(static_cast<int32_t>(0xffff0000u)))));
+    Store(out + k + kLanes, Float(ShiftLeft<16>(pairs)));
+  }
+}
+
+// A row is rounded at the end of its place and then spread over all of it.
+uint16_t* BeforeSplit(float* place, int64_t row_stride) {
+  return reinterpret_cast<uint16_t*>(place) + row_stride;
+}
+
+void PackQueries(const float* q, int64_t num_heads, int64_t row_dim, int64_t row_stride,
+                 void* packed) {
+  for (int64_t head = 0; head < num_heads; ++head) {
+    float* out = static_cast<float*>(packed) + head * row_stride;
+    uint16_t* rounded = BeforeSplit(out, row_stride);
+    RoundRow(q + head * row_dim, row_dim, row_stride, rounded);
+    SplitPairs(rounded, row_stride, out);
+  }
+}
+
+void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t latent_dim,
+              int64_t rope_dim, float* scratch, void* tile) {
+  const int64_t row_stride = RowStride(latent_dim + rope_dim);
+  for (int64_t row = 0; row < num_rows; ++row) {
+    float* out = static_cast<float*>(tile) + row * row_stride;
+    uint16_t* rounded = BeforeSplit(out, row_stride);
+    RoundCacheRow(type, rows[row], latent_dim, rope_dim, row_stride, scratch, rounded);
+    SplitPairs(rounded, row_stride, out);
+  }
+}
+
+void ScoreBf16(const AttendArgs& args) { ScoreHeads(args); }
+void MeanBf16(const AttendArgs& args) { MeanColumns<true>(args); }
+
+int64_t Gathered(int64_t column) {
+  return column / 32 * 32 + (column % 2 == 0 ? kLanes : 0) + column % 32 / 2;
+}
+
+#endif
+
+void AttendBf16(const AttendArgs& args) {
+  ScoreBf16(args);
+  for (int64_t first = 0; first < args.num_heads; first += kLanes) {
+    const int64_t heads = args.num_heads - first < kLanes ? args.num_heads - first : kLanes;
+    float lanes[2][kLanes] = {};
+    for (int64_t head = 0; head < heads; ++head) {
+      lanes[0][head] = SoftmaxTile<true>(args, first + head, &lanes[1][head]);
+    }
+    F32x16 max = Load(lanes[0]);
+    F32x16 sum = Load(lanes[1]);
+    if (args.joins) {
+      const Joined joined = JoinSums(LoadPartial(args.max + first, heads),
+                                     LoadPartial(args.sum + first, heads), max, sum);
+      Store(lanes[0], joined.old_scale);
+      Store(lanes[1], joined.tile_scale);
+      for (int64_t head = 0; head < heads; ++head) {
+        for (int i = 0; i < 2; ++i) args.scales[2 * (first + head) + i] = lanes[i][head];
+      }
+      max = joined.max;
+      sum = joined.sum;
+    }
+    StorePartial(args.max + first, max, heads);
+    StorePartial(args.sum + first, sum, heads);
+  }
+  MeanBf16(args);
+}
+
+void Finish(const float* gathered, float sum, float* out, int64_t latent_dim, bool bf16) {
   const F32x16 scale = Broadcast(1.0f / sum);
   for (int64_t c = 0; c < latent_dim; c += kLanes) {
     const int64_t lanes = latent_dim - c < kLanes ? latent_dim - c : kLanes;
-    const F32x16 mean = Mul(Load(gathered + c), scale);
-    StorePartial(out + c, round ? RoundToBf16(mean) : mean, lanes);
+    if (!bf16) {
+      StorePartial(out + c, Mul(Load(gathered + c), scale), lanes);
+      continue;
+    }
+    float columns[kLanes];
+    for (int64_t lane = 0; lane < kLanes; ++lane) columns[lane] = gathered[Gathered(c + lane)];
+    StorePartial(out + c, Mul(Load(columns), scale), lanes);
   }
 }
 
 }  // namespace
 
-extern const SparseAttentionKernels kSparseAttentionKernels = {DecodeRow, Attend, Join, Finish};
+extern const SparseAttentionKernels kSparseAttentionKernels = {
+    DecodeRow, Attend, kBf16Bytes, PackQueries, PackRows, AttendBf16, Join, Finish};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

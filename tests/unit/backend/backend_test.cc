@@ -197,6 +197,7 @@ TEST(IndexPageBytes, IsThePageOfEachType) {
   EXPECT_EQ(IndexPageBytes(IndexKeyType::kBf16, 128, 64), 64 * 256);
   EXPECT_EQ(IndexPageBytes(IndexKeyType::kE4m3, 128, 64), 8448);
   EXPECT_EQ(IndexPageBytes(IndexKeyType::kInt8, 128, 64), 8448);
+  EXPECT_EQ(IndexPageBytes(IndexKeyType::kBf16, 1, 64), 64 * 8);  // as for four dimensions
 }
 
 }  // namespace

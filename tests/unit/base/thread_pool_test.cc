@@ -2,14 +2,18 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <limits>
 #include <memory>
+#include <set>
 #include <thread>
 #include <vector>
+
+#include "base/cores.h"
 
 namespace winnow {
 namespace {
@@ -64,6 +68,103 @@ TEST(ThreadPool, WakesWorkersThatFellAsleep) {
     std::atomic<int> sum = 0;
     pool.ParallelFor(100, [&](int64_t piece, int) { sum += static_cast<int>(piece); });
     EXPECT_EQ(sum, 4950);
+  }
+}
+
+// Which processors the threads of a pool may use, by thread.
+std::vector<std::vector<int>> CpusOfThreads(ThreadPool& pool) {
+  const int64_t threads = pool.num_threads();
+  std::vector<std::vector<int>> cpus(static_cast<size_t>(threads));
+  std::atomic<int64_t> arrived = 0;
+  pool.ParallelFor(threads, [&](int64_t, int thread) {
+    cpus[static_cast<size_t>(thread)] = AllowedCpus();
+    ++arrived;
+    while (arrived < threads) std::this_thread::yield();  // a piece for every thread
+  });
+  return cpus;
+}
+
+TEST(ThreadPool, PinsWorkersApartAndNeverTheCaller) {
+  const std::vector<int> all = AllowedCpus();
+  ThreadPool pool(static_cast<int>(all.size()), /*pin=*/true);
+  const auto cpus = CpusOfThreads(pool);
+  EXPECT_EQ(cpus[0], all);
+  std::set<int> taken;
+  for (size_t thread = 1; thread < cpus.size(); ++thread) {
+    ASSERT_EQ(cpus[thread].size(), 1u);
+    EXPECT_TRUE(taken.insert(cpus[thread][0]).second) << "two threads on one processor";
+  }
+}
+
+TEST(ThreadPool, DoesNotPinUnlessThereIsAThreadForEveryProcessor) {
+  const std::vector<int> all = AllowedCpus();
+  const int count = static_cast<int>(all.size());
+  for (const int threads : {count - 1, count + 1}) {
+    if (threads < 1) continue;
+    ThreadPool pool(threads, /*pin=*/true);
+    for (const auto& cpus : CpusOfThreads(pool)) EXPECT_EQ(cpus, all);
+  }
+  ThreadPool pool(count, /*pin=*/false);
+  for (const auto& cpus : CpusOfThreads(pool)) EXPECT_EQ(cpus, all);
+}
+
+// Keeps a processor busy from begin to end.
+class BusyProcessor {
+ public:
+  explicit BusyProcessor(int cpu) {
+    thread_ = std::thread([this, cpu] {
+      cpu_set_t set;
+      CPU_ZERO(&set);
+      CPU_SET(cpu, &set);
+      sched_setaffinity(0, sizeof(set), &set);
+      while (!stop_.load(std::memory_order_relaxed)) {
+      }
+    });
+  }
+  ~BusyProcessor() {
+    stop_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+TEST(ThreadPool, LeavesOutAWorkerThatLostItsCore) {
+  const int cpu = AllowedCpus().back();
+  ThreadPool pool(3);
+  auto busy = std::make_unique<BusyProcessor>(cpu);
+  std::atomic<bool> starved = false;
+  // One piece stays in the hands of a worker that gets next to nothing of its processor, until the
+  // pool has noticed.
+  for (int loop = 0; loop < 200 && pool.num_rests() == 0; ++loop) {
+    std::atomic<int> begun = 0;
+    pool.ParallelFor(2, [&](int64_t, int thread) {
+      ++begun;
+      if (thread == 0) {
+        while (begun < 2) std::this_thread::yield();
+        return;
+      }
+      cpu_set_t set;
+      CPU_ZERO(&set);
+      CPU_SET(cpu, &set);
+      sched_setaffinity(0, sizeof(set), &set);
+      const sched_param none{};
+      starved = sched_setscheduler(0, SCHED_IDLE, &none) == 0;
+      const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+      while (std::chrono::steady_clock::now() < end) {
+      }
+    });
+    if (!starved) GTEST_SKIP() << "the system lets no thread give way to all others";
+  }
+  EXPECT_GE(pool.num_rests(), 1);
+  busy.reset();
+  for (int round = 0; round < 50; ++round) {  // while it rests, and when it is back
+    std::vector<int> runs(9, 0);
+    pool.ParallelFor(9, [&](int64_t piece, int) { ++runs[piece]; });
+    ASSERT_EQ(runs, std::vector<int>(9, 1));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }
 

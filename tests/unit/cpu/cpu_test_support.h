@@ -126,8 +126,7 @@ inline constexpr Storage kStorages[] = {
 
 inline std::vector<InstructionSet> SupportedSets() {
   std::vector<InstructionSet> sets;
-  for (InstructionSet set :
-       {InstructionSet::kPortable, InstructionSet::kAvx2, InstructionSet::kAvx512}) {
+  for (const InstructionSet set : kInstructionSets) {
     if (IsSupported(set)) sets.push_back(set);
   }
   return sets;

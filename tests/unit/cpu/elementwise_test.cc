@@ -8,9 +8,9 @@ namespace {
 
 constexpr int64_t kSizes[] = {1, 15, 16, 17, 129, 576, 1000};
 
-// A value that was computed as `exact` and rounded once, or of f32 sums.
-::testing::AssertionResult Near(float value, double exact, bool rounded) {
-  const double slack = std::fabs(exact) * (rounded ? 1.0 / 256 + 1e-5 : 1e-5) + 1e-30;
+// A value that was computed as `exact`, with sums of floats.
+::testing::AssertionResult Near(float value, double exact) {
+  const double slack = std::fabs(exact) * 1e-5 + 1e-30;
   if (std::fabs(value - exact) <= slack) return ::testing::AssertionSuccess();
   return ::testing::AssertionFailure() << value << ", expected about " << exact;
 }
@@ -23,7 +23,6 @@ double Rms(const std::vector<double>& x, float eps) {
 
 TEST(RmsNorm, DividesByTheRootMeanSquare) {
   for (Precision precision : {Precision::kF32, Precision::kBf16}) {
-    const bool round = precision == Precision::kBf16;
     const auto backends = EqualBackends(precision);
     for (int64_t size : kSizes) {
       for (int64_t rows : {1, 2, 33}) {
@@ -43,10 +42,7 @@ TEST(RmsNorm, DividesByTheRootMeanSquare) {
           const std::vector<double> values(&x[row * size], &x[row * size] + size);
           const double rms = Rms(values, 1e-3f);
           for (int64_t k = 0; k < size; ++k) {
-            ASSERT_TRUE(Near(first[row * size + k], values[k] / rms * weight[k], round));
-            if (round) {
-              ASSERT_EQ(first[row * size + k], RoundToBf16(first[row * size + k]));
-            }
+            ASSERT_TRUE(Near(first[row * size + k], values[k] / rms * weight[k]));
           }
         }
       }
@@ -71,9 +67,8 @@ TEST(RmsNorm, WorksInPlace) {
   EXPECT_TRUE(SameBits(place, apart));
 }
 
-TEST(AddRmsNorm, NormsTheSumBeforeItIsRounded) {
+TEST(AddRmsNorm, NormsTheSum) {
   for (Precision precision : {Precision::kF32, Precision::kBf16}) {
-    const bool round = precision == Precision::kBf16;
     const auto backends = EqualBackends(precision);
     for (int64_t size : kSizes) {
       const int64_t rows = 3;
@@ -90,8 +85,7 @@ TEST(AddRmsNorm, NormsTheSumBeforeItIsRounded) {
                              .eps = 1e-6f,
                              .out = ViewOf(out, {rows, size})});
         for (int64_t i = 0; i < rows * size; ++i) {
-          const float exact = hidden[i] + branch[i];
-          ASSERT_EQ(sum[i], round ? RoundToBf16(exact) : exact);
+          ASSERT_EQ(sum[i], hidden[i] + branch[i]);
         }
         if (first.empty()) first = out;
         EXPECT_TRUE(SameBits(out, first)) << backend->Describe() << " " << size;
@@ -103,16 +97,7 @@ TEST(AddRmsNorm, NormsTheSumBeforeItIsRounded) {
         }
         const double rms = Rms(values, 1e-6f);
         for (int64_t k = 0; k < size; ++k) {
-          // One rounding of the exact value, within what f32 sums leave open.
-          const float value = first[row * size + k];
-          const double exact = values[k] / rms;
-          if (round) {
-            EXPECT_TRUE(value == RoundToBf16(static_cast<float>(exact * (1 - 1e-6))) ||
-                        value == RoundToBf16(static_cast<float>(exact * (1 + 1e-6))))
-                << value << " " << exact;
-          } else {
-            EXPECT_TRUE(Near(value, exact, false));
-          }
+          EXPECT_TRUE(Near(first[row * size + k], values[k] / rms));
         }
       }
     }
@@ -138,7 +123,7 @@ TEST(AddRmsNorm, LeavesHiddenWithoutABranch) {
                        .eps = 0,
                        .out = ViewOf(out, {1, 3})});
   EXPECT_EQ(hidden, before);
-  EXPECT_TRUE(Near(out[1], 2 / std::sqrt(14.0 / 3), true));
+  EXPECT_TRUE(Near(out[1], 2 / std::sqrt(14.0 / 3)));
 }
 
 struct Ffn {
@@ -197,11 +182,11 @@ TEST(FeedForward, IsDownOfSiluOfGateTimesUp) {
   }
 }
 
-TEST(FeedForward, RoundsBetweenItsSteps) {
+TEST(FeedForward, RoundsWhatItsProductsReadAndNothingElse) {
   // One weight of each kind: every step can be followed by hand.
-  const float gate_weight = RoundToBf16(1.37f);
-  const float up_weight = RoundToBf16(0.73f);
-  const float down_weight = RoundToBf16(1.11f);
+  const float gate_weight = 1.37f;
+  const float up_weight = 0.73f;
+  const float down_weight = 1.11f;
   const std::vector<float> g = {gate_weight};
   const std::vector<float> u = {up_weight};
   const std::vector<float> d = {down_weight};
@@ -211,17 +196,19 @@ TEST(FeedForward, RoundsBetweenItsSteps) {
   weights.down_proj.value = ViewOf(d, {1, 1});
   const auto backend = CreateCpuBackend({.num_threads = 1, .precision = Precision::kBf16});
   for (float value : {0.77f, -2.31f, 13.9f}) {
-    const std::vector<float> x = {RoundToBf16(value)};
+    const std::vector<float> x = {value};
     std::vector<float> scratch(2);
     std::vector<float> out(1);
     backend->FeedForward({.x = ViewOf(x, {1, 1}),
                           .weights = &weights,
                           .scratch = ViewOf(scratch, {1, 2}),
                           .out = ViewOf(out, {1, 1})});
-    const double gate = RoundToBf16(x[0] * gate_weight);
-    const double up = RoundToBf16(x[0] * up_weight);
+    // Products of two bfloat16 numbers are exact floats.
+    const float read = RoundToBf16(value);
+    const double gate = read * RoundToBf16(gate_weight);
+    const double up = read * RoundToBf16(up_weight);
     const float hidden = RoundToBf16(static_cast<float>(gate / (1 + std::exp(-gate)) * up));
-    EXPECT_EQ(out[0], RoundToBf16(hidden * down_weight));
+    EXPECT_EQ(out[0], hidden * RoundToBf16(down_weight));
   }
 }
 

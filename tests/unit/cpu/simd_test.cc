@@ -15,6 +15,7 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 const SimdUnderTest& Of(InstructionSet set) {
 #if defined(__x86_64__)
+  if (set == InstructionSet::kAvx512Bf16) return avx512_bf16::kSimdUnderTest;
   if (set == InstructionSet::kAvx512) return avx512::kSimdUnderTest;
   if (set == InstructionSet::kAvx2) return avx2::kSimdUnderTest;
 #endif
@@ -256,21 +257,21 @@ TEST_P(Simd, AddsProductsOfPairs) {
   std::uniform_int_distribution<int> byte(-128, 127);
   std::uniform_int_distribution<int> word(-32768, 32767);
   for (int round = 0; round < 50; ++round) {
-    int8_t p[16];
-    int8_t q[16];
+    const bool upper = round % 2 == 1;
+    int8_t fours[64];
+    for (int8_t& code : fours) code = static_cast<int8_t>(byte(random));
     int32_t pairs[16];
     int32_t sums[16];
     int32_t expected[16];
     for (int lane = 0; lane < 16; ++lane) {
-      p[lane] = static_cast<int8_t>(byte(random));
-      q[lane] = static_cast<int8_t>(byte(random));
       const int low = word(random);
       const int high = word(random);
       pairs[lane] = static_cast<int32_t>(static_cast<uint32_t>(high) << 16 | (low & 0xffff));
       sums[lane] = word(random);
-      expected[lane] = sums[lane] + p[lane] * low + q[lane] * high;
+      const int8_t* four = fours + 4 * lane + (upper ? 1 : 0);
+      expected[lane] = sums[lane] + four[0] * low + four[2] * high;
     }
-    simd().add_pairs(p, q, pairs, sums);
+    simd().add_pairs(fours, upper, pairs, sums);
     for (int lane = 0; lane < 16; ++lane) EXPECT_EQ(sums[lane], expected[lane]);
   }
 }

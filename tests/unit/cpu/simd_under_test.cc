@@ -42,8 +42,10 @@ uint64_t Compare(const float* a, const float* b) {
 void SelectOf(uint32_t mask, const float* a, const float* b, float* out) {
   Store(out, Select(mask, Load(a), Load(b)));
 }
-void AddPairsOf(const int8_t* p, const int8_t* q, const int32_t* pairs, int32_t* sums) {
-  StoreInt(sums, AddPairs(InterleaveI8(p, q), LoadInt(pairs), LoadInt(sums)));
+void AddPairsOf(const int8_t* fours, bool upper, const int32_t* pairs, int32_t* sums) {
+  I32x16 x;
+  memcpy(&x, fours, sizeof(x));
+  StoreInt(sums, AddPairs(upper ? HighBytes(x) : LowBytes(x), LoadInt(pairs), LoadInt(sums)));
 }
 void CopyPartial(const float* x, float* out, int64_t n) { Store(out, LoadPartial(x, n)); }
 void StorePartialOf(const float* x, float* out, int64_t n) { StorePartial(out, Load(x), n); }

@@ -31,8 +31,9 @@ struct SimdUnderTest {
   // Bits of less, less or equal, equal, unordered, from 0, 16, 32, 48 on.
   uint64_t (*compare)(const float* a, const float* b);
   void (*select)(uint32_t mask, const float* a, const float* b, float* out);
-  // sums[l] += p[l] * low half of pairs[l] + q[l] * high half
-  void (*add_pairs)(const int8_t* p, const int8_t* q, const int32_t* pairs, int32_t* sums);
+  // sums[l] += fours[4 l] * low half of pairs[l] + fours[4 l + 2] * high half; with `upper` of
+  // fours[4 l + 1] and fours[4 l + 3]
+  void (*add_pairs)(const int8_t* fours, bool upper, const int32_t* pairs, int32_t* sums);
   void (*copy_partial)(const float* x, float* out, int64_t n);   // out [16]: x, then zeros
   void (*store_partial)(const float* x, float* out, int64_t n);  // out [n]
 };
@@ -44,6 +45,9 @@ namespace avx2 {
 extern const SimdUnderTest kSimdUnderTest;
 }
 namespace avx512 {
+extern const SimdUnderTest kSimdUnderTest;
+}
+namespace avx512_bf16 {
 extern const SimdUnderTest kSimdUnderTest;
 }
 

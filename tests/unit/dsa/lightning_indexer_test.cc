@@ -56,10 +56,11 @@ TEST(IndexScore, CountsNegativeWeights) {
 }
 
 TEST(IndexScore, FusesProductsAndSums) {
-  // 1 - (1 + e)(1 - e) = e^2, which is lost when the product is rounded first.
+  // 1 - (1 + e)(1 - e) = e^2, which is lost when the product is rounded first. The second dimension
+  // comes first.
   const float e = 0x1p-20f;
-  const float q[] = {1, -(1 + e)};
-  const float key[] = {1, 1 - e};
+  const float q[] = {-(1 + e), 1};
+  const float key[] = {1 - e, 1};
   const float weights[] = {1};
   EXPECT_EQ(IndexScore(q, weights, key, 1, 1, 2), e * e);
 }

@@ -39,7 +39,8 @@ class World {
   // Runs a step: writes the rows of its tokens, and holds every row that they read to what it must
   // be.
   Step RunStep(int64_t prompt_tokens) {
-    Step step = scheduler_->Next(prompt_tokens);
+    Step step;
+    scheduler_->Next(prompt_tokens, &step);
     const Batch& batch = step.batch;
     EXPECT_LE(batch.num_tokens(), options_.max_tokens);
     int64_t token = 0;

@@ -45,6 +45,7 @@ TEST_P(RecallOf, AgreesWithANaiveComputation) {
   const std::vector<int32_t> positions = {12, 13, 40, 41, 63, 64, 98, 99};
   for (size_t type = 0; type < kIndexKeyTypes.size(); ++type) {
     EngineOptions options;
+    options.precision = Precision::kF32;
     options.kv_cache = LatentType::kF32;
     options.index_keys = kIndexKeyTypes[type];
     const auto runner = LoadSmall(GetParam(), options, type % 2 == 0 ? 512 : 7);

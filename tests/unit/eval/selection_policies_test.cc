@@ -14,6 +14,7 @@ constexpr const char* kModels[] = {"v32-groups-f32", "glm-list-f32"};
 
 EngineOptions Exact() {
   EngineOptions options;
+  options.precision = Precision::kF32;
   options.kv_cache = LatentType::kF32;
   options.index_keys = IndexKeyType::kF32;
   return options;

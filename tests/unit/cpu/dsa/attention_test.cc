@@ -25,25 +25,42 @@ const std::vector<NamedBackend>& Backends() {
   return *backends;
 }
 
-void ExpectTheDefinition(const AttentionProblem& problem, const std::string& what) {
-  static unsigned seed = 0;
-  const AttentionCase problem_case(problem, ++seed);
-  const std::vector<float> expected = problem_case.Expected();
-  const std::vector<float> first = problem_case.Run(*Backends()[0].backend);
-  // Values are of size 1 and weights add up to 1; a score of size s is off by s times the rounding
-  // of its sum, and moves a weight by that share.
-  const float scores = problem.q_size * problem.softmax_scale *
-                       std::sqrt(static_cast<float>(problem.latent_dim + problem.rope_dim));
-  const float tolerance = 2e-6f * (1 + 4 * scores);
-  for (size_t k = 0; k < expected.size(); ++k) {
-    ASSERT_NEAR(first[k], expected[k], tolerance) << what << " at " << k;
-  }
-  for (const NamedBackend& named : Backends()) {
+const std::vector<NamedBackend>& RoundingBackends() {
+  static const std::vector<NamedBackend>* backends = new auto(AllBackends(Precision::kBf16));
+  return *backends;
+}
+
+void ExpectEqualBits(const AttentionCase& problem_case, const std::vector<NamedBackend>& backends,
+                     const std::vector<float>& first, const std::string& what) {
+  for (const NamedBackend& named : backends) {
     for (int64_t chunk : {int64_t{1} << 30, int64_t{1}, int64_t{7}}) {
       ASSERT_TRUE(SameBits(problem_case.Run(*named.backend, chunk), first))
           << what << ", " << named.name << ", " << chunk;
     }
   }
+}
+
+void ExpectTheDefinition(const AttentionProblem& problem, const std::string& what) {
+  static unsigned seed = 0;
+  const AttentionCase problem_case(problem, ++seed);
+  const std::vector<float> expected = problem_case.Expected();
+  // Values are of size 1 and weights add up to 1; a score of size s is off by s times the rounding
+  // of its sum, and moves a weight by that share.
+  const float scores = problem.q_size * problem.softmax_scale *
+                       std::sqrt(static_cast<float>(problem.latent_dim + problem.rope_dim));
+  const std::vector<float> first = problem_case.Run(*Backends()[0].backend);
+  for (size_t k = 0; k < expected.size(); ++k) {
+    ASSERT_NEAR(first[k], expected[k], 2e-6f * (1 + 4 * scores)) << what << " at " << k;
+  }
+  ExpectEqualBits(problem_case, Backends(), first, what);
+  // In bf16 precision queries, rows and weights are each off by 2^-9 of their size at
+  // most, and a score by the root of how many products it sums.
+  const std::vector<float> rounded = problem_case.Run(*RoundingBackends()[0].backend);
+  for (size_t k = 0; k < expected.size(); ++k) {
+    ASSERT_NEAR(rounded[k], expected[k], 0x1p-9f * (4 + 8 * scores) * (1 + std::fabs(expected[k])))
+        << what << ", bf16, at " << k;
+  }
+  ExpectEqualBits(problem_case, RoundingBackends(), rounded, what + ", bf16");
 }
 
 constexpr LatentType kTypes[] = {LatentType::kF32, LatentType::kBf16, LatentType::kFp8};
@@ -109,27 +126,55 @@ TEST(Attention, SurvivesASharpSoftmax) {
 
 TEST(Attention, IsTheSameDenseOrWithEverythingSelected) {
   for (LatentType type : kTypes) {
-    const AttentionCase problem_case(
-        {.type = type, .sequences = {{300, {299, 298, 5}}, {129, Range(100, 129)}}}, 5);
-    const std::vector<float> dense = problem_case.Run(*Backends()[0].backend);
-    for (const NamedBackend& named : Backends()) {
-      EXPECT_TRUE(SameBits(problem_case.Run(*named.backend), dense)) << named.name;
-      EXPECT_TRUE(SameBits(problem_case.RunWithEverythingSelected(*named.backend), dense))
-          << named.name;
+    for (const auto* backends : {&Backends(), &RoundingBackends()}) {
+      const AttentionCase problem_case(
+          {.type = type, .sequences = {{300, {299, 298, 5}}, {129, Range(100, 129)}}}, 5);
+      const std::vector<float> dense = problem_case.Run(*backends->front().backend);
+      for (const NamedBackend& named : *backends) {
+        EXPECT_TRUE(SameBits(problem_case.Run(*named.backend), dense)) << named.name;
+        EXPECT_TRUE(SameBits(problem_case.RunWithEverythingSelected(*named.backend), dense))
+            << named.name;
+      }
     }
   }
 }
 
-TEST(Attention, RoundsItsOutputInBfloat16Precision) {
-  const AttentionCase problem_case({.topk = 64, .sequences = {{100, {99}}}}, 6);
-  const std::vector<float> exact = problem_case.Run(*Backends()[0].backend);
-  for (const NamedBackend& named : AllBackends(Precision::kBf16)) {
-    const std::vector<float> rounded = problem_case.Run(*named.backend);
-    for (size_t k = 0; k < exact.size(); ++k) {
-      uint32_t bits;
-      std::memcpy(&bits, &rounded[k], 4);
-      ASSERT_EQ(bits & 0xffff, 0u);
-      ASSERT_NEAR(rounded[k], exact[k], std::fabs(exact[k]) * 0x1p-8f);
+TEST(Attention, RoundsInBfloat16Precision) {
+  // One head, two rows with scores of ln 3 and 0: 3/4 and 1/4 of them. Against the larger the
+  // second weighs 1/3, which bfloat16 holds as 0x1.56p-2, and the query 1 + 2^-9 becomes 1.
+  const float kLn3 = 1.0986123f;
+  AttentionProblem problem = {.num_heads = 1,
+                              .latent_dim = 16,
+                              .rope_dim = 2,
+                              .softmax_scale = kLn3,
+                              .sequences = {{2, {1}}}};
+  AttentionCase problem_case(problem, 7);
+  std::vector<float> q(18, 0.0f);
+  q[0] = 1 + 0x1p-9f;
+  std::vector<float> first(18, 0.0f), second(18, 0.0f);
+  first[0] = 1;
+  first[1] = 1;
+  second[2] = 1;
+  problem_case.Set(q, {first, second});
+  const float third = 0x1.56p-2f;
+  for (const NamedBackend& named : RoundingBackends()) {
+    const std::vector<float> out = problem_case.Run(*named.backend);
+    EXPECT_EQ(out[1], 1 / (1 + third)) << named.name;
+    EXPECT_EQ(out[2], third * (1 / (1 + third))) << named.name;
+    EXPECT_EQ(out[3], 0) << named.name;
+  }
+}
+
+TEST(Attention, KeepsTheFutureOutOfOddTiles) {
+  // The row after the last of an odd number is not finite, and in the same call.
+  for (const auto* backends : {&Backends(), &RoundingBackends()}) {
+    AttentionCase problem_case(
+        {.num_heads = 2, .latent_dim = 32, .rope_dim = 2, .sequences = {{2, {0, 1}}}}, 8);
+    problem_case.Set(std::vector<float>(2 * 2 * 34, 0.5f),
+                     {std::vector<float>(34, 1.0f), std::vector<float>(34, INFINITY)});
+    for (const NamedBackend& named : *backends) {
+      const std::vector<float> out = problem_case.Run(*named.backend);
+      for (int k = 0; k < 64; ++k) EXPECT_EQ(out[k], 1) << named.name;
     }
   }
 }

@@ -17,8 +17,7 @@ namespace winnow::cpu {
 
 std::vector<NamedBackend> AllBackends(Precision precision) {
   std::vector<NamedBackend> backends;
-  for (InstructionSet set :
-       {InstructionSet::kPortable, InstructionSet::kAvx2, InstructionSet::kAvx512}) {
+  for (const InstructionSet set : kInstructionSets) {
     if (!IsSupported(set)) continue;
     for (int threads : {1, 3}) {
       backends.push_back(
@@ -147,26 +146,10 @@ void SelectCase::FillKeys(std::mt19937& random) {
         std::fill_n(key, problem_.index_dim, length - position);
       }
       scales[position] = dsa::QuantizeIndexVector(problem_.type, key, problem_.index_dim);
-      StoreKey(batch_.Slot(static_cast<int64_t>(sequence), position), key, scales[position]);
+      StoreIndexKey(cache_, batch_.Slot(static_cast<int64_t>(sequence), position), key,
+                    scales[position]);
     }
   }
-}
-
-void SelectCase::StoreKey(int32_t slot, const float* key, float scale) {
-  uint8_t* page = IndexPage(cache_, slot / problem_.page_size);
-  const int64_t offset = slot % problem_.page_size;
-  for (int64_t j = 0; j < problem_.index_dim; ++j) {
-    const int64_t at = j * problem_.page_size + offset;
-    if (problem_.type == IndexKeyType::kF32) reinterpret_cast<float*>(page)[at] = key[j];
-    if (problem_.type == IndexKeyType::kBf16) {
-      reinterpret_cast<uint16_t*>(page)[at] = FloatToBf16(key[j]);
-    }
-    if (problem_.type == IndexKeyType::kE4m3) page[at] = FloatToE4m3(key[j]);
-    if (problem_.type == IndexKeyType::kInt8) {
-      reinterpret_cast<int8_t*>(page)[at] = static_cast<int8_t>(key[j]);
-    }
-  }
-  if (float* scales = IndexScales(cache_, slot / problem_.page_size)) scales[offset] = scale;
 }
 
 Selected SelectCase::Expected() const {
@@ -282,6 +265,17 @@ void AttentionCase::FillRows(std::mt19937& random) {
         values[k] = Bf16ToFloat(rounded);
         std::memcpy(bytes + 2 * k, &rounded, 2);
       }
+    }
+  }
+}
+
+void AttentionCase::Set(const std::vector<float>& q, const std::vector<std::vector<float>>& rows) {
+  q_ = q;
+  for (size_t position = 0; position < rows.size(); ++position) {
+    uint8_t* row = rows_.data() + batch_.Slot(0, static_cast<int64_t>(position)) * cache_.row_bytes;
+    for (size_t k = 0; k < rows[position].size(); ++k) {
+      const uint16_t value = FloatToBf16(rows[position][k]);
+      std::memcpy(row + 2 * k, &value, sizeof(value));
     }
   }
 }

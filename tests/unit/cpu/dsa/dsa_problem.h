@@ -88,7 +88,6 @@ class SelectCase {
  private:
   float Draw(std::mt19937& random) const;
   void FillKeys(std::mt19937& random);
-  void StoreKey(int32_t slot, const float* key, float scale);
   int64_t width() const { return std::max<int64_t>(1, std::min(problem_.topk, batch_.longest())); }
 
   SelectProblem problem_;
@@ -116,6 +115,9 @@ struct AttentionProblem {
 class AttentionCase {
  public:
   AttentionCase(const AttentionProblem& problem, unsigned seed);
+
+  // Other queries, and other rows of the first sequence from position 0 on, for kBf16.
+  void Set(const std::vector<float>& q, const std::vector<std::vector<float>>& rows);
 
   std::vector<float> Expected() const;
   std::vector<float> Run(Backend& backend, int64_t chunk = 1 << 30) const;

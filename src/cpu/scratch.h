@@ -1,0 +1,12 @@
+// How much scratch operations need, before any has run.
+#pragma once
+
+#include "backend/backend.h"
+#include "cpu/context.h"
+
+namespace winnow::cpu {
+
+// Enough for every operation of steps up to this shape.
+ScratchNeed ScratchOfSteps(const StepShape& shape, int num_threads);
+
+}  // namespace winnow::cpu
