@@ -39,6 +39,8 @@ struct StepShape {
   int64_t latent_dim = 0;   // C
   int64_t rope_dim = 0;     // R
   int64_t nope_dim = 0;     // P
+  int64_t value_dim = 0;    // V
+  int64_t query_rank = 0;   // Q; 0: queries have no latent
   int64_t index_heads = 0;  // I
   int64_t index_dim = 0;    // J
   int64_t topk = 0;         // K

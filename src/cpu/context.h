@@ -77,7 +77,7 @@ struct CpuContext {
 
   // Calls body(piece, thread) as ThreadPool does, without copying `body`.
   template <typename Body>
-  void ForEach(int64_t num_pieces, const Body& body) {
+  void ForEach(int64_t num_pieces, const Body& body) const {
     pool.ParallelFor(num_pieces, std::cref(body));
   }
   bool rounds() const { return precision == Precision::kBf16; }

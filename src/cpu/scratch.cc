@@ -1,61 +1,89 @@
 #include "cpu/scratch.h"
 
+#include <algorithm>
+
 #include "cpu/dsa/dsa_ops.h"
 #include "cpu/work.h"
 
 namespace winnow::cpu {
 namespace {
 
-// The largest part of a product of at most `num_x` rows with [rows, columns] weights, in floats.
+// The largest part of silu(gate) * up, in floats.
 int64_t LargestPart(int num_threads, int64_t num_x, int64_t rows, int64_t columns) {
   int64_t largest = 0;
   for (int64_t x = 1; x <= num_x; ++x) {
-    const ProductSplit split = SplitProduct(num_threads, x, rows, columns, 1);
+    const ProductSplit split = SplitProduct(num_threads, x, rows, columns, 1, kPackedRun);
     largest = std::max(largest, split.x.size * split.rows.size);
   }
   return largest;
 }
 
-// Gate and up together, as RunGateUp wants it.
-ScratchNeed GateUpScratch(const StepShape& shape, int num_threads, int64_t width) {
-  const int64_t floats =
-      kLinearScratch + LargestPart(num_threads, shape.num_tokens, width, shape.hidden_size);
-  return {floats * int64_t{sizeof(float)}, 0};
+constexpr int64_t kFloat = sizeof(float);
+
+// Linear, AbsorbQuery, ExpandValue, and what turns a row of the caches.
+ScratchNeed ProductScratch(const Products& products, const StepShape& shape) {
+  const int64_t T = shape.num_tokens;
+  const int64_t H = shape.num_heads;
+  const int64_t widest = std::max({shape.hidden_size, shape.query_rank, H * shape.value_dim});
+  const int64_t of_thread = std::max({kLinearScratch, products.PanelScratch(widest),
+                                      products.PanelScratch(shape.latent_dim),
+                                      products.TransposedScratch(shape.nope_dim, shape.latent_dim),
+                                      shape.latent_dim + shape.rope_dim, shape.index_dim});
+  const int64_t shared =
+      std::max(products.ReadFloats(T, widest),
+               products.ReadFloats(T * H, std::max(shape.latent_dim, shape.nope_dim)));
+  return {of_thread * kFloat, shared * kFloat};
+}
+
+// Gate and up together, as RunGateUp wants it, and the product after them.
+int64_t GateUpFloats(const Products& products, const StepShape& shape, int num_threads,
+                     int64_t width) {
+  return std::max(products.PanelScratch(shape.hidden_size) +
+                      2 * LargestPart(num_threads, shape.num_tokens, width, shape.hidden_size),
+                  products.PanelScratch(width));
+}
+
+ScratchNeed FeedForwardScratch(const Products& products, const StepShape& shape, int num_threads) {
+  const int64_t read = (products.ReadFloats(shape.num_tokens, shape.hidden_size) + 15) / 16 * 16;
+  return {GateUpFloats(products, shape, num_threads, shape.ffn_width) * kFloat,
+          (read + shape.num_tokens * products.RowFloats(shape.ffn_width)) * kFloat};
 }
 
 // As Workspace::LayOut, Down and the routing in moe.cc take it.
-ScratchNeed MoeScratch(const StepShape& shape, int num_threads) {
+ScratchNeed MoeScratch(const Products& products, const StepShape& shape, int num_threads) {
   const int64_t T = shape.num_tokens;
   const int64_t E = shape.num_experts;
   const int64_t rows = T * shape.experts_per_token;
+  const int64_t panel = std::max(products.PanelScratch(shape.expert_width),
+                                 products.PanelScratch(shape.shared_width));
   const int64_t down_floats =
-      kLinearScratch +
+      panel +
       std::max(T * kPanelRows, kFewX * (shape.hidden_size / (8 * num_threads) + kPanelRows));
-  const int64_t route = 3 * E + 64 + shape.n_group * int64_t{sizeof(float)};
-  ScratchNeed need = {std::max(down_floats * int64_t{sizeof(float)}, route), 0};
+  const int64_t route = 3 * E + 64 + shape.n_group * kFloat;
+  ScratchNeed need = {std::max(down_floats * kFloat, route), 0};
   for (const int64_t width : {shape.expert_width, shape.shared_width}) {
-    if (width > 0) need.Cover(GateUpScratch(shape, num_threads, width));
+    if (width == 0) continue;
+    need.Cover({GateUpFloats(products, shape, num_threads, width) * kFloat, 0});
   }
-  constexpr int64_t kArrays = 10;  // each begins at a multiple of 64
-  need.shared = 2 * T * E * int64_t{sizeof(float)} + rows * (2 * int64_t{sizeof(int32_t)}) +
-                rows * (2 * int64_t{sizeof(float)}) + 3 * (E + 2) * int64_t{sizeof(int64_t)} +
-                (rows * shape.expert_width + T * shape.shared_width) * int64_t{sizeof(float)} +
-                kArrays * 64;
+  constexpr int64_t kArrays = 11;  // each begins at a multiple of 64
+  const int64_t hidden =
+      rows * products.RowFloats(shape.expert_width) + T * products.RowFloats(shape.shared_width);
+  need.shared = 2 * T * E * kFloat + rows * (2 * int64_t{sizeof(int32_t)}) + rows * (2 * kFloat) +
+                3 * (E + 2) * int64_t{sizeof(int64_t)} +
+                (hidden + products.ReadFloats(T, shape.hidden_size)) * kFloat + kArrays * 64;
   return need;
 }
 
 }  // namespace
 
-ScratchNeed ScratchOfSteps(const StepShape& shape, int num_threads) {
+ScratchNeed ScratchOfSteps(const CpuContext& context, const StepShape& shape) {
+  const int num_threads = context.pool.num_threads();
+  const Products products(context, context.rounds());
   ScratchNeed need = SelectTokensScratch(shape, num_threads);
-  need.Cover(AttentionScratch(shape));
-  // Linear, AbsorbQuery, and what turns a row of the caches.
-  need.Cover({std::max({kLinearScratch, shape.nope_dim * 16, shape.latent_dim + shape.rope_dim,
-                        shape.index_dim}) *
-                  int64_t{sizeof(float)},
-              0});
-  if (shape.ffn_width > 0) need.Cover(GateUpScratch(shape, num_threads, shape.ffn_width));
-  if (shape.num_experts > 0) need.Cover(MoeScratch(shape, num_threads));
+  need.Cover(AttentionScratch(shape, context.rounds()));
+  need.Cover(ProductScratch(products, shape));
+  if (shape.ffn_width > 0) need.Cover(FeedForwardScratch(products, shape, num_threads));
+  if (shape.num_experts > 0) need.Cover(MoeScratch(products, shape, num_threads));
   return need;
 }
 

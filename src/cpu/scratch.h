@@ -7,6 +7,6 @@
 namespace winnow::cpu {
 
 // Enough for every operation of steps up to this shape.
-ScratchNeed ScratchOfSteps(const StepShape& shape, int num_threads);
+ScratchNeed ScratchOfSteps(const CpuContext& context, const StepShape& shape);
 
 }  // namespace winnow::cpu

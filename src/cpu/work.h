@@ -50,7 +50,7 @@ struct ProductRows {
 // How an operation multiplies, by its precision.
 class Products {
  public:
-  Products(CpuContext& context, bool bf16) : context_(context), bf16_(bf16) {}
+  Products(const CpuContext& context, bool bf16) : context_(context), bf16_(bf16) {}
 
   // Floats that a row of so many numbers takes as it is read.
   int64_t RowFloats(int64_t columns) const {
@@ -83,7 +83,7 @@ class Products {
   }
 
  private:
-  CpuContext& context_;
+  const CpuContext& context_;
   bool bf16_;
 };
 

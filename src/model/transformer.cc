@@ -64,6 +64,8 @@ StepShape Transformer::ShapeOfSteps(const ModelConfig& config, const Transformer
   shape.latent_dim = config.kv_lora_rank;
   shape.rope_dim = config.qk_rope_head_dim;
   shape.nope_dim = config.qk_nope_head_dim;
+  shape.value_dim = config.v_head_dim;
+  shape.query_rank = config.q_lora_rank;
   shape.index_heads = config.index_n_heads;
   shape.index_dim = config.index_head_dim;
   shape.topk = config.index_topk;

@@ -322,13 +322,12 @@ int64_t SelectionScratchBytes(int num_threads, int64_t topk) {
 ScratchNeed SelectTokensScratch(const StepShape& shape, int num_threads) {
   if (shape.attention == AttentionMode::kDense) return {};
   const int64_t topk = std::min(shape.topk, shape.max_context);
-  const int64_t pairs =
-      ScoresCodes(shape.index_keys, shape.index_dim) ? CodePairs(shape.index_dim) : 0;
-  const int64_t floats =
-      kMaxRun * shape.index_dim + kBlockTokens * (shape.index_heads * (pairs + kMaxDotKeys) +
-                                                  kMaxRun + 2 * BestCandidates::BufferSize(topk));
-  const int64_t lists = PiecesWanted(num_threads) * kBlockTokens * ListSize(topk);
-  return {floats * int64_t{sizeof(float)},
+  const int64_t floats = kMaxRun * PaddedIndexDim(shape.index_dim) +
+                         kBlockTokens * (kMaxRun + shape.index_heads * (shape.index_dim + 4)) +
+                         2 * (kBlockTokens + 1) * BestCandidates::BufferSize(topk);
+  const int64_t pieces = PiecesWanted(num_threads);
+  const int64_t lists = pieces * kBlockTokens * ListSize(topk);
+  return {std::max(floats * int64_t{sizeof(float)}, pieces * topk * int64_t{sizeof(Candidate)}),
           lists * int64_t{sizeof(Candidate)} + shape.num_tokens * int64_t{sizeof(Block)}};
 }
 
