@@ -67,12 +67,12 @@ class CpuBackend final : public Backend {
     return cpu::SelectionScratchBytes(pool_.num_threads(), topk);
   }
   int64_t ScratchBytes(const StepShape& shape) const override {
-    const ScratchNeed need = ScratchOfSteps(shape, pool_.num_threads());
+    const ScratchNeed need = ScratchOfSteps(shape, pool_.num_threads(), context_.rounds());
     return pool_.num_threads() * HostBuffer::Footprint(need.of_thread) +
            HostBuffer::Footprint(need.shared);
   }
   void ReserveScratch(const StepShape& shape) override {
-    scratch_.Reserve(ScratchOfSteps(shape, pool_.num_threads()));
+    scratch_.Reserve(ScratchOfSteps(shape, pool_.num_threads(), context_.rounds()));
   }
   int64_t scratch_bytes() const override { return scratch_.bytes(); }
   Result<Roofs> MeasureRoofs() override { return cpu::MeasureRoofs(context_, instruction_set_); }

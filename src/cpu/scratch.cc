@@ -46,9 +46,9 @@ ScratchNeed MoeScratch(const StepShape& shape, int num_threads) {
 
 }  // namespace
 
-ScratchNeed ScratchOfSteps(const StepShape& shape, int num_threads) {
+ScratchNeed ScratchOfSteps(const StepShape& shape, int num_threads, bool bf16) {
   ScratchNeed need = SelectTokensScratch(shape, num_threads);
-  need.Cover(AttentionScratch(shape));
+  need.Cover(AttentionScratch(shape, bf16));
   // Linear, AbsorbQuery, and what turns a row of the caches.
   need.Cover({std::max({kLinearScratch, shape.nope_dim * 16, shape.latent_dim + shape.rope_dim,
                         shape.index_dim}) *

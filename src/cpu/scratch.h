@@ -6,7 +6,7 @@
 
 namespace winnow::cpu {
 
-// Enough for every operation of steps up to this shape.
-ScratchNeed ScratchOfSteps(const StepShape& shape, int num_threads);
+// Enough for every operation of steps up to this shape, in bf16 precision or f32.
+ScratchNeed ScratchOfSteps(const StepShape& shape, int num_threads, bool bf16);
 
 }  // namespace winnow::cpu

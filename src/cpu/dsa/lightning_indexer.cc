@@ -322,13 +322,13 @@ int64_t SelectionScratchBytes(int num_threads, int64_t topk) {
 ScratchNeed SelectTokensScratch(const StepShape& shape, int num_threads) {
   if (shape.attention == AttentionMode::kDense) return {};
   const int64_t topk = std::min(shape.topk, shape.max_context);
-  const int64_t pairs =
-      ScoresCodes(shape.index_keys, shape.index_dim) ? CodePairs(shape.index_dim) : 0;
-  const int64_t floats =
-      kMaxRun * shape.index_dim + kBlockTokens * (shape.index_heads * (pairs + kMaxDotKeys) +
-                                                  kMaxRun + 2 * BestCandidates::BufferSize(topk));
-  const int64_t lists = PiecesWanted(num_threads) * kBlockTokens * ListSize(topk);
-  return {floats * int64_t{sizeof(float)},
+  const int64_t floats = kMaxRun * PaddedIndexDim(shape.index_dim) +
+                         kBlockTokens * (shape.index_heads * (shape.index_dim + 4) + kMaxRun);
+  const int64_t candidates = (kBlockTokens + 1) * BestCandidates::BufferSize(topk);
+  const int64_t list = PiecesWanted(num_threads) * ListSize(topk);
+  const int64_t lists = kBlockTokens * list;
+  return {std::max(floats * int64_t{sizeof(float)} + candidates * int64_t{sizeof(Candidate)},
+                   list * int64_t{sizeof(Candidate)}),
           lists * int64_t{sizeof(Candidate)} + shape.num_tokens * int64_t{sizeof(Block)}};
 }
 

@@ -350,19 +350,22 @@ void Attender::AttendInWaves(const Group& group) {
 void Attention(CpuContext& context, const AttentionArgs& args) { Attender(context, args).Run(); }
 
 // As Attender::OfThread, Run and AttendInWaves cut it up.
-ScratchNeed AttentionScratch(const StepShape& shape) {
-  const int64_t row_stride = RoundUp(shape.latent_dim + shape.rope_dim, 16);
-  const int64_t gathered = kGroupHeads * (RoundUp(shape.latent_dim, 16) + 2);
-  const int64_t floats =
-      (kTileRows + kGroupHeads) * row_stride + kGroupHeads * kTileRows + 2 * gathered;
+ScratchNeed AttentionScratch(const StepShape& shape, bool bf16) {
+  const int64_t group_heads = bf16 ? kGroupHeadsBf16 : kGroupHeads;
+  const int64_t row_stride = RoundUp(shape.latent_dim + shape.rope_dim, RowUnit(bf16));
+  const int64_t gathered = group_heads * (RoundUp(shape.latent_dim, RowUnit(bf16)) + 2);
+  const int64_t queries = group_heads * row_stride;
+  const int64_t floats = (kTileRows + 1) * row_stride + queries + group_heads * kTileRows +
+                         RoundUp(2 * group_heads, 16) + 2 * gathered;
   const int64_t rows = shape.attention == AttentionMode::kDense
                            ? shape.max_context
                            : std::min(shape.topk, shape.max_context);
   const int64_t gathered_bytes = gathered * int64_t{sizeof(float)};
   const int64_t wave = std::min(std::max<int64_t>(kWaveBytes / gathered_bytes, 1), NumTiles(rows));
-  const int64_t groups = shape.num_tokens * ((shape.num_heads + kGroupHeads - 1) / kGroupHeads);
+  const int64_t groups = shape.num_tokens * ((shape.num_heads + group_heads - 1) / group_heads);
   return {floats * int64_t{sizeof(float)},
-          std::max(groups * int64_t{sizeof(Group)}, (wave + 1) * gathered_bytes)};
+          std::max(groups * int64_t{sizeof(Group)},
+                   (wave + 1) * gathered_bytes + queries * int64_t{sizeof(float)})};
 }
 
 }  // namespace winnow::cpu

@@ -414,8 +414,8 @@ TEST(PrepareIndexQuery, IsTheSameInBfloat16Precision) {
       Prepare(*exact_backends[0].backend, IndexKeyType::kInt8, 1, 16, rope, query);
   for (const NamedBackend& named : AllBackends(Precision::kBf16)) {
     const PreparedQuery prepared = Prepare(*named.backend, IndexKeyType::kInt8, 1, 16, rope, query);
-    EXPECT_TRUE(SameBits(prepared.q, exact.q));
-    EXPECT_TRUE(SameBits(prepared.weights, exact.weights));
+    EXPECT_EQ(prepared.q, exact.q);
+    EXPECT_EQ(prepared.weights, exact.weights);
   }
 }
 
