@@ -122,9 +122,30 @@ class Document:
         if people and r.random() < 0.25:
             text = mentions.renamed(r, corpus.decode(body), people)
             body = np.array(corpus.encode(text)[:len(body)], dtype=np.uint16)
+        if r.random() < 0.5:
+            body = self._spliced(body, r.uniform(0.5, 5))[:len(body)]
         self.ids = self._assemble(body, places, drafts)
         if wrapped:
             self.ids = self._wrapped(r.randint(60, 100))
+
+    def _spliced(self, body: np.ndarray, per_thousand: float) -> np.ndarray:
+        """The body with phrases of its own repeated elsewhere in it, every other one with a word changed.
+
+        So a passage goes on one way here and another way there, and only who keeps the place quotes it right.
+        """
+        starts = np.flatnonzero(self.corpus.starts_word[body])
+        if len(starts) < 40:
+            return body
+        parts, last = [], 0
+        for at in sorted(self.r.sample(range(1, len(starts)), min(len(starts) // 8, 1 + int(len(body) * per_thousand / 1000)))):
+            first = self.r.randrange(len(starts) - 18)
+            phrase = body[starts[first]:starts[first + self.r.randint(2, 16)]].copy()
+            if self.r.random() < 0.5:
+                inner = np.flatnonzero(self.corpus.starts_word[phrase])
+                phrase[inner[self.r.randrange(len(inner))]] = body[self.r.choice(starts)]
+            parts += [body[last:starts[at]], phrase]
+            last = starts[at]
+        return np.concatenate([*parts, body[last:]])
 
     def _wrapped(self, width: int) -> list[int]:
         """The document with its long lines broken, as many texts are stored."""
@@ -197,6 +218,17 @@ class Document:
         return ids + body[last:].tolist()
 
 
+def forks(ids: np.ndarray, n: int) -> np.ndarray:
+    """Positions whose `n` tokens before them stand elsewhere too, and go on there with another token."""
+    wide = ids.astype(np.uint64)
+    before = np.zeros(max(0, len(ids) - n), dtype=np.uint64)
+    for i in range(n):
+        before = before * np.uint64(0x9E3779B97F4A7C15) + wide[i:i + len(before)]  # a hash: what falls together by chance is rare
+    after = before * np.uint64(0x9E3779B97F4A7C15) + wide[n:]
+    same_before, same_after = (counts[inverse] for _, inverse, counts in (np.unique(h, return_inverse=True, return_counts=True) for h in (before, after)))
+    return n + np.flatnonzero(same_before > same_after)
+
+
 class Examiner:
     """Asks about one document. Every question has one right answer in it."""
 
@@ -205,6 +237,7 @@ class Examiner:
         self.holdings, self.headings = holdings, headings
         self.plain = np.array(document.ids, dtype=np.uint16)
         self.chained = world.chained()
+        self.forks = None  # found when the first quotation needs them
 
     def ask(self, kind: str):
         """(question, answer tokens, depth), or None where the document holds no such question."""
@@ -292,7 +325,8 @@ class Examiner:
     def _passage(self, cue_low: int, cue_high: int, sentence: bool):
         """Start of a cue and the length of the cue, at word boundaries and unique in the document."""
         for _ in range(8):
-            p, n = self.r.randrange(1, max(2, len(self.plain) - 80)), self.r.randint(cue_low, cue_high)
+            n = self.r.randint(cue_low, cue_high)
+            p = self._start_before_a_fork(n) if not sentence and self.r.random() < 0.5 else self.r.randrange(1, max(2, len(self.plain) - 80))
             if sentence:
                 hits = self.corpus.sentence_ends(self.plain[p:p + 200])
                 if not len(hits):
@@ -310,16 +344,19 @@ class Examiner:
                 return p, n
         return None
 
+    def _start_before_a_fork(self, cue: int) -> int:
+        """A place so that the words after the cue pass a fork, where what was just said goes on in another way elsewhere."""
+        if self.forks is None:
+            self.forks = [found for n in (2, 3, 5) if len(found := forks(self.plain, n))]
+        if not self.forks:
+            return self.r.randrange(1, max(2, len(self.plain) - 80))
+        return max(1, int(self.r.choice(self.r.choice(self.forks))) - cue - self.r.randint(0, 18))
+
     def _occurrences(self, cue: np.ndarray) -> int:
         at = np.flatnonzero(self.plain[:len(self.plain) - len(cue)] == cue[0])
         for i in range(1, len(cue)):
             at = at[self.plain[at + i] == cue[i]]
         return len(at)
-
-    def _confusing(self, found) -> int:
-        """How often the last words of a cue stand in the document: the more, the more of the cue must be heeded."""
-        stop = sum(found)
-        return 1000 * self._occurrences(self.plain[stop - 3:stop]) + self._occurrences(self.plain[stop - 2:stop])
 
     def _cue(self, p: int, n: int) -> str | None:
         text = self.corpus.decode(self.plain[p:p + n]).strip()
@@ -328,8 +365,7 @@ class Examiner:
         return " ".join(text.split()) if self.r.random() < 0.4 else text
 
     def _quote(self):
-        drawn = [self._passage(5, 16, sentence=False) for _ in range(self.r.choice([1, 1, 6]))]
-        found = max(filter(None, drawn), key=self._confusing, default=None)
+        found = self._passage(5, 16, sentence=False)
         if not found or (cue := self._cue(*found)) is None:
             return None
         start = sum(found)

@@ -156,7 +156,8 @@ class Attribute:
 
 
 def attribute(name, value, statements, questions, predicate, relation=""):
-    return Attribute(name, value, tuple(statements), tuple(questions), predicate, relation)
+    turned = (f"{{v}} is {relation}.", f"{{v}} was {relation}.", f"It is {{v}} who is {relation}.") if relation else ()
+    return Attribute(name, value, tuple(statements) + turned, tuple(questions), predicate, relation)
 
 
 def named(name, value, statements=(), questions=(), predicate=None):
@@ -165,6 +166,7 @@ def named(name, value, statements=(), questions=(), predicate=None):
         name, value,
         (f"The {name} of {{s}} is {{v}}.", f"The {name} for {{s}} is {{v}}.", f"{{s}} has the {name} {{v}}.",
          f"For {{s}}, the {name} is {{v}}.", f"{{v}} is the {name} of {{s}}.", f"{{s}}: {name} {{v}}.",
+         f"They chose {{v}} as the {name} of {{s}}.", f"{{v}} was the {name} of {{s}}.", f"{{v}} ({name} of {{s}}).",
          f"The {name} of {{s}} was set to {{v}}.", f"The {name} of {{s}} reads {{v}}.") + tuple(statements),
         (f"What is the {name} of {{s}}?", f"What is the {name} for {{s}}?", f"Which {name} does {{s}} have?",
          f"Tell me the {name} of {{s}}.", f"What {name} does {{s}} have?", f"Give the {name} of {{s}}.",
@@ -351,7 +353,8 @@ def lowered(text: str) -> str:
     """Without the capital of a sentence, unless the first word is a name."""
     first = text.split(" ", 1)[0].rstrip(",:?")
     common = {"The", "What", "Which", "Where", "When", "Who", "How", "In", "At", "By", "On", "Give", "Tell", "For", "It", "You", "To",
-              "From", "Whose", "Whom", "There", "Version", "On", "A", "They", "Under", "After"}
+              "From", "Whose", "Whom", "There", "Version", "A", "They", "Under", "After", "One", "Near", "Behind", "Against", "With", "Without",
+              "Together", "Whoever", "Of", "As", "All"}
     return text[:1].lower() + text[1:] if first in common else text
 
 
@@ -382,8 +385,11 @@ class Fact:
     value: str
 
     def statement(self, r: random.Random) -> str:
-        fitting = [t for t in self.attribute.statements if not (t.startswith("{v}") and self.value[0].islower())]
-        return phrased(r, open_facts.adorned(r, r.choice(fitting).format(s=self.subject, v=self.value)))  # a capital would change the value
+        """Often with the value before the subject, where that can be said: it is the harder way round to find."""
+        fitting = [t for t in self.attribute.statements if not (t.startswith("{v}") and self.value[0].islower())]  # a capital would change the value
+        turned = [t for t in fitting if t.index("{v}") < t.index("{s}")]
+        template = r.choice(turned if turned and r.random() < 0.35 else fitting)
+        return phrased(r, open_facts.adorned(r, template.format(s=self.subject, v=self.value)))
 
     def question(self, r: random.Random, about: str = "") -> str:
         return r.choice(self.attribute.questions).format(s=about or self.subject)

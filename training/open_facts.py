@@ -4,6 +4,7 @@
 Its sentences and questions follow from the grammar.
 """
 import random
+import sys
 
 from facts import (COLOURS, FOODS, HOBBIES, ITEMS, LANGUAGES, MATERIALS, MONTHS, OBJECTS, PETS, SITES, WEEKDAYS,
                    Attribute, amount, article, city, clock, code, date, invented_name, number, person, trade, word)
@@ -13,7 +14,7 @@ REGULAR = (
     "measure weigh sew bake cook launch raise own rent hire train invent design compose record photograph translate copy "
     "edit review test install inspect guard watch mark count name borrow offer serve store unload load ship import export "
     "produce harvest gather carve lock deploy search clean sort finish start describe sketch chart survey cure brew tune "
-    "roast pickle season dye press fold stack pack wrap label post address reach climb explore map dig drain pave restore "
+    "roast pickle season dye press fold stack pack wrap label post address reach climb explore map drain pave restore "
     "replace remove move turn lift pull push carry marry study rescue trade exchange inherit promise notice mention "
     "recommend refuse accept welcome invite follow admire fear favour donate auction fetch fill empty warm cool smoke dry "
     "water weed assemble adopt appoint archive award balance bless bottle catalogue christen condemn confiscate decorate "
@@ -28,7 +29,7 @@ IRREGULAR = tuple(tuple(verb.split("/")) for verb in (
     "feed/fed/fed choose/chose/chosen win/won/won lend/lent/lent show/showed/shown make/made/made grow/grew/grown "
     "bring/brought/brought take/took/taken give/gave/given see/saw/seen read/read/read cut/cut/cut set/set/set cast/cast/cast "
     "pay/paid/paid forget/forgot/forgotten sing/sang/sung blow/blew/blown throw/threw/thrown weave/wove/woven tear/tore/torn "
-    "lay/laid/laid found/founded/founded burn/burnt/burnt spend/spent/spent").split())
+    "lay/laid/laid found/founded/founded burn/burnt/burnt spend/spent/spent dig/dug/dug").split())
 
 
 def _past(verb: str) -> str:
@@ -311,7 +312,8 @@ THING_FORMS = (_noun_of, _noun_of, _noun_of, _by, _passive_where, _passive_when,
 
 def open_attribute(r: random.Random, family: str) -> Attribute:
     """A kind of fact that fits a person, or a thing."""
-    return r.choice(PERSON_FORMS if family == "person" else THING_FORMS)(r)
+    forms = clauses if r.random() < 0.4 else sys.modules[__name__]
+    return r.choice(forms.PERSON_FORMS if family == "person" else forms.THING_FORMS)(r)
 
 
 def adorned(r: random.Random, sentence: str) -> str:
@@ -319,3 +321,6 @@ def adorned(r: random.Random, sentence: str) -> str:
     if r.random() < 0.15 and sentence.endswith(".") and not sentence[-2].isdigit():
         return f"{sentence[:-1]}, {r.choice(ADVERBS)}."
     return sentence
+
+
+import clauses  # noqa: E402  at the end, since it builds on this module

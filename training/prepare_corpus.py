@@ -39,9 +39,10 @@ def run(command, cwd=None):
 
 
 def names_to_fetch(packages):
-    """name -> version of the packages and of those they name under `with`."""
+    """name -> version of the packages and of those they name under `with` and `tools`."""
     return {p["name"]: p["version"] for p in packages} | {
-        name: version for p in packages for name, version in p.get("with", {}).items()}
+        name: version for p in packages for field in ("with", "tools")
+        for name, version in p.get(field, {}).items()}
 
 
 def download(args):

@@ -26,6 +26,7 @@ except ImportError as missing:
 sys.path.insert(0, HERE)
 try:
     import checkpoint
+    import clauses
     import conversations
     import facts
     import mentions
@@ -109,6 +110,36 @@ class Conversations(unittest.TestCase):
             other = facts.neighbour(r, who)
             words = [w for w in other.split() if w not in who.split()]
             self.assertLessEqual(len(words), 2, (who, other))  # a reading room is two
+
+    def test_a_clause_states_what_it_asks_for(self):
+        for seed in range(600):
+            r = random.Random(seed)
+            family = r.choice(["person", "thing"])
+            attribute = r.choice(clauses.PERSON_FORMS if family == "person" else clauses.THING_FORMS)(r)
+            who = facts.subject(r, family)
+            fact = facts.Fact(who, family, attribute, attribute.value(r) if attribute.value else facts.person(r))
+            for template in attribute.statements:
+                self.assertEqual(template.count("{v}"), 1, template)
+            self.assertIn(fact.value, fact.statement(r))
+            self.assertIn(who, fact.question(r))
+
+    def test_a_fork_is_where_equal_tokens_go_on_differently(self):
+        r = random.Random(4)
+        for length in (1, 2, 3, 60):
+            ids = [r.randrange(3) for _ in range(length)]
+            for n in (1, 2, 3):
+                expected = [i for i in range(n, length) if any(
+                    ids[j - n:j] == ids[i - n:i] and ids[j] != ids[i] for j in range(n, length))]
+                self.assertEqual(conversations.forks(np.array(ids, dtype=np.uint16), n).tolist(), expected)
+
+    def test_splicing_adds_phrases_and_takes_nothing_away(self):
+        document = conversations.Document.__new__(conversations.Document)
+        document.corpus, document.r = self.corpus, random.Random(5)
+        body = self.corpus.body(random.Random(6), 3000)
+        spliced = document._spliced(body, 4.0)
+        self.assertGreater(len(spliced), len(body) + 12)
+        rest = iter(spliced.tolist())
+        self.assertTrue(all(token in rest for token in body.tolist()))  # in this order
 
     def test_mentions_state_no_fact(self):
         for seed in range(200):
