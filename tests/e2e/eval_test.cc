@@ -63,7 +63,7 @@ std::vector<double> LossesOf(const std::string& file, const std::vector<int32_t>
 
 TEST_F(Eval, PerplexityIsThatOfTheLogits) {
   const std::string text = Text(60);
-  const std::string exact = " --kv-cache f32 --index-keys f32 ";
+  const std::string exact = " --precision f32 --kv-cache f32 --index-keys f32 ";
   const Ended run = Winnow("eval perplexity " + kNano + exact + "--text " + text + " --chunk 100" +
                            " --json " + Path("p.json") + " --svg " + Path("p.svg"));
   ASSERT_EQ(run.code, 0) << run.err;

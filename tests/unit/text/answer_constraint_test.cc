@@ -438,6 +438,17 @@ TEST(AnswerConstraint, HasNoMarkersInStrings) {
   EXPECT_TRUE(constraint.Accept(TokensOf(*Small(), "<").front()));
 }
 
+TEST(AnswerGrammar, TakesNamesOfPropertiesThatMayBeAny) {
+  for (const char* names : {"true", "{}", R"({"type":"string"})", R"({"title":"a name"})"}) {
+    const std::string schema = R"({"type":"object","propertyNames":)" + std::string(names) + "}";
+    EXPECT_TRUE(AnswerGrammar::ForJsonSchema(schema).ok()) << schema;
+  }
+  for (const char* names : {"false", R"({"maxLength":3})", R"({"type":"integer"})"}) {
+    const std::string schema = R"({"type":"object","propertyNames":)" + std::string(names) + "}";
+    EXPECT_EQ(AnswerGrammar::ForJsonSchema(schema).status().code(), StatusCode::kUnsupported);
+  }
+}
+
 TEST(AnswerGrammar, RefusesWhatItDoesNotSupportByName) {
   const auto error = [](std::string_view schema) {
     const Result<Grammar> grammar = AnswerGrammar::ForJsonSchema(schema);
@@ -447,9 +458,9 @@ TEST(AnswerGrammar, RefusesWhatItDoesNotSupportByName) {
     return AnswerGrammar::ForJsonSchema(schema).status().code();
   };
   const std::pair<const char*, const char*> kUnsupportedSchemas[] = {
-      {R"({"properties":{"a":{"not":{}}}})", "json_schema.properties.a.\"not\""},
-      {R"({"patternProperties":{}})", "json_schema.\"patternProperties\""},
-      {R"({"items":{"uniqueItems":true}})", "json_schema.items.\"uniqueItems\""},
+      {R"({"properties":{"a":{"not":{}}}})", "json_schema.properties.a.not: a keyword"},
+      {R"({"patternProperties":{}})", "json_schema.patternProperties: a keyword"},
+      {R"({"items":{"uniqueItems":true}})", "json_schema.items.uniqueItems: a keyword"},
       {R"({"type":"integer","multipleOf":2})", "json_schema.multipleOf"},
       {R"({"type":"number","minimum":0.5})", "json_schema.minimum: 0.5"},
       {R"j({"pattern":"(?=a)"})j", "json_schema.pattern: a group (? other than (?:"},
@@ -468,7 +479,7 @@ TEST(AnswerGrammar, RefusesWhatItDoesNotSupportByName) {
   const std::pair<const char*, const char*> kInvalidSchemas[] = {
       {"[", "json_schema: "},
       {"[]", "json_schema: an array, expected a schema"},
-      {R"({"type":"text"})", "json_schema.type: \"\\\"text\\\"\""},
+      {R"({"type":"text"})", "json_schema.type: \"text\", expected"},
       {R"({"$ref":"#/$defs/x"})", "json_schema.$ref: \"#/$defs/x\""},
       {R"({"$ref":"#"})", "json_schema: "},
       {R"({"$defs":{"a":{"anyOf":[{"$ref":"#/$defs/a"}]}},"$ref":"#/$defs/a"})", "json_schema: "},
@@ -748,7 +759,7 @@ TEST(ToolCallGrammar, RefusesToolsThatCannotBeCalled) {
   EXPECT_THAT(error(R"([{"function":{"name":"a","parameters":{"properties":{"<":{}}}}}])"),
               HasSubstr("tools[0].function.parameters.properties.<"));
   EXPECT_THAT(error(R"([{"function":{"name":"a","parameters":{"properties":{"x":{"if":{}}}}}}])"),
-              HasSubstr("tools[0].function.parameters.properties.x.\"if\""));
+              HasSubstr("tools[0].function.parameters.properties.x.if: a keyword"));
 }
 
 }  // namespace
