@@ -5,9 +5,10 @@
 // made on their own and then joined in the order of the list, so a token's result depends on its
 // list alone: not on its neighbours, the threads, or whether the list came from a selection.
 //
-// Work is cut into groups of heads of a token; in dense attention, of several tokens, which share
-// the decoded rows. When there are few groups, as in decoding, their tiles are shared out instead,
-// a bounded number at a time.
+// Work is cut into groups of heads of a token, or of several tokens of which each one's list begins
+// with that of the one before, which share the decoded rows: in dense attention, and where a
+// selection is everything there is. When there are few groups, as in decoding, their tiles are
+// shared out instead, a bounded number at a time.
 #include <algorithm>
 
 #include "cpu/context.h"
@@ -81,6 +82,8 @@ class Attender {
     return dense_ ? int64_t{args_.batch.positions.As<int32_t>()[token]} + 1
                   : int64_t{args_.selection.counts.As<int32_t>()[token]};
   }
+  // Whether the list of `token` is that of the token before, or continues it.
+  bool BeginsLikeTheOneBefore(int64_t token) const;
   // The group at `first_head` of the tokens from `token` on.
   Group GroupAt(int64_t token, int64_t first_head) const;
   // Calls body(group) for all groups, in order.
@@ -120,15 +123,24 @@ class Attender {
   const bool dense_;
 };
 
+bool Attender::BeginsLikeTheOneBefore(int64_t token) const {
+  if (NumRows(token) < NumRows(token - 1)) return false;
+  if (dense_) {
+    const int32_t* sequences = args_.batch.sequences.As<int32_t>();
+    return sequences[token] == sequences[token - 1];
+  }
+  const int64_t width = args_.selection.slots.dims[1];
+  const int32_t* slots = args_.selection.slots.As<int32_t>() + token * width;
+  return std::equal(slots - width, slots - width + NumRows(token - 1), slots);
+}
+
 Group Attender::GroupAt(int64_t token, int64_t first_head) const {
   Group group{.first_token = token, .num_tokens = 1, .first_head = first_head};
   group.num_heads = std::min(group_heads_, num_heads_ - first_head);
   group.num_rows = NumRows(token);
-  if (!dense_) return group;
-  const int32_t* sequences = args_.batch.sequences.As<int32_t>();
   while (group.end() < num_tokens_ && (group.num_tokens + 1) * num_heads_ <= group_heads_ &&
-         sequences[group.end()] == sequences[token]) {
-    group.num_rows = std::max(group.num_rows, NumRows(group.end()));
+         BeginsLikeTheOneBefore(group.end())) {
+    group.num_rows = NumRows(group.end());
     ++group.num_tokens;
   }
   return group;
@@ -201,7 +213,7 @@ void Attender::DecodeTile(const Group& group, int64_t tile, float* rows) const {
   const int64_t first = tile * kTileRows;
   const int64_t count = std::min(kTileRows, group.num_rows - first);
   const uint8_t* stored[kTileRows];
-  for (int64_t row = 0; row < count; ++row) stored[row] = Row(group.first_token, first + row);
+  for (int64_t row = 0; row < count; ++row) stored[row] = Row(group.end() - 1, first + row);
   if (bf16_) {
     for (int64_t row = 0; row < count; ++row) Prefetch(stored[row]);
     kernels_.pack_rows(args_.cache.type, stored, count, args_.cache.latent_dim,
