@@ -12,7 +12,8 @@ struct CudaOptions {
   Precision precision = Precision::kF32;
 };
 
-// Sums follow the orders that docs/dsa.md fixes, so results are those of the CPU bit for bit.
+// Sums follow the orders that docs/dsa.md fixes, so results in f32 precision are those of the CPU
+// bit for bit.
 // kUnsupported or kUnavailable when there is no such device, or it is no Hopper.
 Result<std::unique_ptr<Backend>> CreateCudaBackend(const CudaOptions& options);
 

@@ -10,10 +10,10 @@ namespace {
 constexpr int kRowThreads = 256;
 
 // Grid: one block for each token.
-__global__ void EmbedKernel(const int32_t* ids, Weight table, bool round, float* hidden) {
+__global__ void EmbedKernel(const int32_t* ids, Weight table, float* hidden) {
   const int64_t token = blockIdx.x;
   for (int64_t k = threadIdx.x; k < table.columns; k += blockDim.x) {
-    hidden[token * table.columns + k] = ReadAnyWeight(table, ids[token], k, round);
+    hidden[token * table.columns + k] = ReadAnyWeight(table, ids[token], k, false);
   }
 }
 
@@ -24,7 +24,6 @@ struct NormArgs {
   float eps;
   float* out;  // [rows, size], or none
   int32_t size;
-  bool round;
 };
 
 // Grid: one block for each row. The sixteen chains of the sum of squares are lanes of one half
@@ -65,22 +64,20 @@ __global__ void __launch_bounds__(kRowThreads) AddRmsNormKernel(NormArgs args) {
     float x = hidden[k];
     if (branch) {
       x = x + branch[k];
-      hidden[k] = MaybeRound(x, args.round);
+      hidden[k] = x;
     }
     if (args.out) {
-      args.out[int64_t{blockIdx.x} * args.size + k] =
-          MaybeRound(x * scale * args.weight[k], args.round);
+      args.out[int64_t{blockIdx.x} * args.size + k] = x * scale * args.weight[k];
     }
   }
 }
 
-__global__ void SwiGluKernel(const float* gate, const float* up, float* out, int64_t count,
-                             bool round) {
+__global__ void SwiGluKernel(const float* gate, const float* up, float* out, int64_t count) {
   const int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (k >= count) return;
   const float z = gate[k];
   const float silu = z / (1.0f + Exp(-z));
-  out[k] = MaybeRound(silu * up[k], round);
+  out[k] = silu * up[k];
 }
 
 void LaunchNorm(CudaContext& context, const NormArgs& args, int64_t rows, const char* what) {
@@ -95,7 +92,7 @@ void Embed(CudaContext& context, const EmbedArgs& args) {
   const int64_t tokens = args.token_ids.dims[0];
   if (tokens == 0) return;
   EmbedKernel<<<static_cast<unsigned>(tokens), kRowThreads, 0, context.stream>>>(
-      args.token_ids.As<int32_t>(), ReadAs(args.table), context.rounds(), args.hidden.As<float>());
+      args.token_ids.As<int32_t>(), ReadAs(args.table), args.hidden.As<float>());
   context.Launched("Embed");
 }
 
@@ -106,8 +103,7 @@ void AddRmsNorm(CudaContext& context, const AddRmsNormArgs& args) {
               .weight = args.out ? args.weight.As<float>() : nullptr,
               .eps = args.eps,
               .out = args.out ? args.out.As<float>() : nullptr,
-              .size = static_cast<int32_t>(args.hidden.dims[1]),
-              .round = context.rounds()},
+              .size = static_cast<int32_t>(args.hidden.dims[1])},
              args.hidden.dims[0], "AddRmsNorm");
 }
 
@@ -118,15 +114,14 @@ void RmsNorm(CudaContext& context, const RmsNormArgs& args) {
               .weight = args.weight.As<float>(),
               .eps = args.eps,
               .out = args.out.As<float>(),
-              .size = static_cast<int32_t>(args.x.dims[1]),
-              .round = context.rounds()},
+              .size = static_cast<int32_t>(args.x.dims[1])},
              args.x.dims[0], "RmsNorm");
 }
 
 void SwiGlu(CudaContext& context, const float* gate, const float* up, float* out, int64_t count) {
   if (count == 0) return;
   SwiGluKernel<<<static_cast<unsigned>(DivideUp<int64_t>(count, kRowThreads)), kRowThreads, 0,
-                 context.stream>>>(gate, up, out, count, context.rounds());
+                 context.stream>>>(gate, up, out, count);
   context.Launched("FeedForward");
 }
 

@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kColumns) TransposedKernel(TransposedArgs a) {
     __syncthreads();
     for (int i = threadIdx.x; i < count * kTokens; i += kColumns) {
       const int t = min(token + i / count, a.num_x - 1);
-      x[i % count][i / count] = a.x[(int64_t{t} * a.heads + head) * a.x_dim + first + i % count];
+      x[i % count][i / count] =
+          MaybeRound(a.x[(int64_t{t} * a.heads + head) * a.x_dim + first + i % count], a.round);
     }
     __syncthreads();
     if (!inside) continue;
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(kColumns) TransposedKernel(TransposedArgs a) {
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {
     if (token + t >= a.num_x) break;
-    a.out[(int64_t{token + t} * a.heads + head) * a.out_dim + column] = MaybeRound(sum[t], a.round);
+    a.out[(int64_t{token + t} * a.heads + head) * a.out_dim + column] = sum[t];
   }
 }
 
@@ -102,7 +103,6 @@ struct TurnArgs {
   int32_t out_dim;
   int32_t pairs;
   bool half_split;
-  bool round;
 };
 
 // A thread turns one pair of one head of one token.
@@ -120,8 +120,8 @@ __global__ void TurnQueryKernel(TurnArgs a) {
   const float v = q[second];
   const float cosine = cosines[pair];
   const float sine = cosines[a.pairs + pair];
-  out[first] = MaybeRound(u * cosine - v * sine, a.round);
-  out[second] = MaybeRound(u * sine + v * cosine, a.round);
+  out[first] = u * cosine - v * sine;
+  out[second] = u * sine + v * cosine;
 }
 
 }  // namespace
@@ -160,8 +160,7 @@ void Linear(CudaContext& context, const LinearArgs& args) {
               .bias = args.bias ? args.bias.As<float>() : nullptr,
               .out = args.out.As<float>(),
               .out_stride = args.weight.rows(),
-              .round_weight = round,
-              .round_out = round},
+              .round = round},
              "Linear");
 }
 
@@ -178,8 +177,7 @@ void ExpandValue(CudaContext& context, const ExpandValueArgs& args) {
               .first_row = args.qk_nope_head_dim,
               .out = args.out.As<float>(),
               .out_stride = heads * value_dim,
-              .round_weight = context.rounds(),
-              .round_out = context.rounds(),
+              .round = context.rounds(),
               .batch = static_cast<int32_t>(heads),
               .x_step = latent_dim,
               .row_step = args.qk_nope_head_dim + value_dim,
@@ -219,8 +217,7 @@ void AbsorbQuery(CudaContext& context, const AbsorbQueryArgs& args) {
                          .query_dim = static_cast<int32_t>(args.q.dims[2]),
                          .out_dim = static_cast<int32_t>(args.out.dims[2]),
                          .pairs = static_cast<int32_t>(rope_dim / 2),
-                         .half_split = args.rope.half_split,
-                         .round = context.rounds()};
+                         .half_split = args.rope.half_split};
   const int64_t pairs = tokens * heads * turn.pairs;
   TurnQueryKernel<<<static_cast<unsigned>(DivideUp<int64_t>(pairs, 256)), 256, 0, context.stream>>>(
       turn);

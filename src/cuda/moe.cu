@@ -234,7 +234,6 @@ struct CombineArgs {
   float* out;             // [T, D]
   int32_t chosen;
   int32_t size;
-  bool round;
 };
 
 // Grid: x tokens, y parts of the width.
@@ -248,7 +247,7 @@ __global__ void CombineKernel(CombineArgs a) {
     sum = fmaf(a.weight[token * a.chosen + i], a.products[row * a.size + k], sum);
   }
   if (a.shared) sum = fmaf(1.0f, a.shared[token * a.size + k], sum);
-  a.out[token * a.size + k] = MaybeRound(sum, a.round);
+  a.out[token * a.size + k] = sum;
 }
 
 // The experts' weights as a table on the device. It is sent again only when it is another one.
@@ -381,7 +380,7 @@ void Mixture::RunGrouped(int part, const float* x, int64_t x_stride, float* out,
   a.product.num_rows = static_cast<int32_t>(out_stride);
   a.product.out = out;
   a.product.out_stride = out_stride;
-  a.product.round_weight = a.product.round_out = context_.rounds();
+  a.product.round = context_.rounds();
   a.table = table_;
   a.part = part;
   a.gathers = part < 2;
@@ -425,8 +424,7 @@ void Mixture::Combine() {
                                .weight = weight_,
                                .out = args_.out.As<float>(),
                                .chosen = static_cast<int32_t>(chosen_),
-                               .size = static_cast<int32_t>(size_),
-                               .round = context_.rounds()};
+                               .size = static_cast<int32_t>(size_)};
   const dim3 grid(static_cast<unsigned>(tokens_),
                   static_cast<unsigned>(DivideUp<int64_t>(size_, 256)));
   CombineKernel<<<grid, 256, 0, context_.stream>>>(combine);

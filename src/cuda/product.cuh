@@ -30,7 +30,7 @@ __device__ inline const float* RowOfX(const Product& p, int m) {
 
 __device__ inline void StoreOut(const Product& p, int m, int n, float sum) {
   if (p.bias) sum = sum + p.bias[p.first_row + n];
-  p.out[int64_t{m} * p.out_stride + n] = MaybeRound(sum, p.round_out);
+  p.out[int64_t{m} * p.out_stride + n] = sum;
 }
 
 // Rows [0, num_x) of x, at most kX, by row `first + half warp` of the weight's rows.
@@ -52,18 +52,19 @@ __device__ void RunFewOf(const Product& p, int first) {
     float w[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      w[i] = ReadWeight<kType>(p.weight, row, k + i * kChains, p.round_weight);
+      w[i] = ReadWeight<kType>(p.weight, row, k + i * kChains, p.round);
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
 #pragma unroll
-      for (int m = 0; m < kX; ++m) chain[m] = fmaf(x[m][k + i * kChains], w[i], chain[m]);
+      for (int m = 0; m < kX; ++m)
+        chain[m] = fmaf(MaybeRound(x[m][k + i * kChains], p.round), w[i], chain[m]);
     }
   }
   for (; k < columns; k += kChains) {
-    const float w = ReadWeight<kType>(p.weight, row, k, p.round_weight);
+    const float w = ReadWeight<kType>(p.weight, row, k, p.round);
 #pragma unroll
-    for (int m = 0; m < kX; ++m) chain[m] = fmaf(x[m][k], w, chain[m]);
+    for (int m = 0; m < kX; ++m) chain[m] = fmaf(MaybeRound(x[m][k], p.round), w, chain[m]);
   }
 #pragma unroll
   for (int m = 0; m < kX; ++m) {
@@ -95,8 +96,7 @@ __device__ void FillWeights(const Product& p, int first_n, int first_k, ManyShar
     const int n = threadIdx.x / kPart + i * (kManyThreads / kPart);
     const bool real = inside && first_n + n < p.num_rows;
     shared.weight[n][k] =
-        real ? ReadWeight<kType>(p.weight, p.first_row + first_n + n, first_k + k, p.round_weight)
-             : 0.0f;
+        real ? ReadWeight<kType>(p.weight, p.first_row + first_n + n, first_k + k, p.round) : 0.0f;
   }
 }
 
@@ -121,7 +121,7 @@ __device__ inline void FillX(const Product& p, int first_m, int first_k, ManySha
   for (int i = 0; i < kTile * kPart / kManyThreads; ++i) {
     const int m = threadIdx.x / kPart + i * (kManyThreads / kPart);
     const bool real = inside && first_m + m < p.num_x;
-    shared.x[m][k] = real ? RowOfX(p, first_m + m)[first_k + k] : 0.0f;
+    shared.x[m][k] = real ? MaybeRound(RowOfX(p, first_m + m)[first_k + k], p.round) : 0.0f;
   }
 }
 

@@ -21,8 +21,7 @@ struct Product {
   const float* bias = nullptr;  // indexed by the weight's row, or none
   float* out = nullptr;
   int64_t out_stride = 0;
-  bool round_weight = false;  // weights to bfloat16
-  bool round_out = false;
+  bool round = false;  // x and weights to bfloat16
   int32_t batch = 1;
   int64_t x_step = 0;    // floats
   int64_t row_step = 0;  // rows of the weight

@@ -21,7 +21,7 @@ struct Rope {
 };
 
 // Turns x [2 * pairs] in place. All threads call it.
-__device__ void Turn(const Rope& rope, int64_t position, float* x, bool round) {
+__device__ void Turn(const Rope& rope, int64_t position, float* x) {
   const float* cosines = rope.cos_sin + position * 2 * rope.pairs;
   for (int pair = threadIdx.x; pair < rope.pairs; pair += kThreads) {
     float& first = rope.half_split ? x[pair] : x[2 * pair];
@@ -29,8 +29,8 @@ __device__ void Turn(const Rope& rope, int64_t position, float* x, bool round) {
     const float cosine = cosines[pair];
     const float sine = cosines[rope.pairs + pair];
     const float turned = first * cosine - second * sine;
-    second = MaybeRound(first * sine + second * cosine, round);
-    first = MaybeRound(turned, round);
+    second = first * sine + second * cosine;
+    first = turned;
   }
   __syncthreads();
 }
@@ -51,7 +51,7 @@ __device__ float SumTerms(int size, float* shared, Term term) {
   return sum;
 }
 
-__device__ void Hadamard(float* x, int size, bool round) {
+__device__ void Hadamard(float* x, int size) {
   for (int distance = 1; distance < size; distance *= 2) {
     for (int pair = threadIdx.x; pair < size / 2; pair += kThreads) {
       const int j = pair / distance * 2 * distance + pair % distance;
@@ -63,7 +63,7 @@ __device__ void Hadamard(float* x, int size, bool round) {
     __syncthreads();
   }
   const float norm = static_cast<float>(1 / sqrt(static_cast<double>(size)));
-  for (int j = threadIdx.x; j < size; j += kThreads) x[j] = MaybeRound(x[j] * norm, round);
+  for (int j = threadIdx.x; j < size; j += kThreads) x[j] = x[j] * norm;
   __syncthreads();
 }
 
@@ -136,10 +136,10 @@ __device__ uint8_t E4m3Code(float number) {
 }
 
 // Rotation, then the form of the cache; returns the scale.
-__device__ float FormIndexVector(IndexKeyType type, const Rope& rope, int64_t position, bool round,
-                                 float* x, int size, uint32_t* shared) {
-  Turn(rope, position, x, round);
-  if (IsRotated(type)) Hadamard(x, size, round);
+__device__ float FormIndexVector(IndexKeyType type, const Rope& rope, int64_t position, float* x,
+                                 int size, uint32_t* shared) {
+  Turn(rope, position, x);
+  if (IsRotated(type)) Hadamard(x, size);
   return Quantize(type, x, size, shared);
 }
 
@@ -157,7 +157,6 @@ struct LatentArgs {
   int32_t rope_dim;
   int64_t row_bytes;
   uint8_t* rows;
-  bool round;
 };
 
 __device__ void StoreBf16(const float* x, int size, uint8_t* out) {
@@ -205,10 +204,10 @@ __global__ void __launch_bounds__(kThreads) WriteLatentKernel(LatentArgs a) {
   __syncthreads();
   const float scale = 1.0f / sqrtf(sum / static_cast<float>(a.latent_dim) + a.eps);
   for (int k = threadIdx.x; k < a.latent_dim; k += kThreads) {
-    x[k] = MaybeRound(x[k] * scale * a.weight[k], a.round);
+    x[k] = x[k] * scale * a.weight[k];
   }
   __syncthreads();
-  Turn(a.rope, a.positions[token], x + a.latent_dim, a.round);
+  Turn(a.rope, a.positions[token], x + a.latent_dim);
   uint8_t* row = a.rows + a.slots[token] * a.row_bytes;
   switch (a.type) {
     case LatentType::kF32:
@@ -239,7 +238,6 @@ struct KeyArgs {
   int32_t page_size;
   int64_t page_bytes;
   uint8_t* pages;
-  bool round;
 };
 
 // Grid: one block for each token. Shared memory: J floats.
@@ -257,11 +255,10 @@ __global__ void __launch_bounds__(kThreads) WriteKeysKernel(KeyArgs a) {
       SumTerms(size, &sum, [&](int j) { return (x[j] - mean) * (x[j] - mean); }) / count;
   const float inverse = 1.0f / sqrtf(variance + a.eps);
   for (int j = threadIdx.x; j < size; j += kThreads) {
-    x[j] = MaybeRound((x[j] - mean) * inverse * a.weight[j] + a.bias[j], a.round);
+    x[j] = (x[j] - mean) * inverse * a.weight[j] + a.bias[j];
   }
   __syncthreads();
-  const float scale =
-      FormIndexVector(a.type, a.rope, a.positions[token], a.round, x, size, reduced);
+  const float scale = FormIndexVector(a.type, a.rope, a.positions[token], x, size, reduced);
   const int slot = a.slots[token];
   uint8_t* page = a.pages + slot / a.page_size * a.page_bytes;
   const int offset = slot % a.page_size;
@@ -283,7 +280,7 @@ __global__ void __launch_bounds__(kThreads) WriteKeysKernel(KeyArgs a) {
     }
   }
   if (IsRotated(a.type) && threadIdx.x == 0) {
-    reinterpret_cast<float*>(page + int64_t{a.page_size} * size)[offset] = scale;
+    reinterpret_cast<float*>(page + a.page_bytes)[offset - a.page_size] = scale;
   }
 }
 
@@ -297,7 +294,6 @@ struct QueryArgs {
   int32_t index_dim;
   float head_factor;
   float dim_factor;
-  bool round;
 };
 
 // Grid: one block for each head of each token. Shared memory: J floats.
@@ -308,8 +304,8 @@ __global__ void __launch_bounds__(kThreads) PrepareQueryKernel(QueryArgs a) {
   float* q = a.q + head * a.index_dim;
   for (int j = threadIdx.x; j < a.index_dim; j += kThreads) x[j] = q[j];
   __syncthreads();
-  const float scale = FormIndexVector(a.type, a.rope, a.positions[head / a.index_heads], a.round, x,
-                                      a.index_dim, reduced);
+  const float scale =
+      FormIndexVector(a.type, a.rope, a.positions[head / a.index_heads], x, a.index_dim, reduced);
   for (int j = threadIdx.x; j < a.index_dim; j += kThreads) q[j] = x[j];
   if (threadIdx.x == 0) {
     a.weights[head] = a.weights[head] * a.head_factor * scale * a.dim_factor;
@@ -345,8 +341,7 @@ void WriteLatent(CudaContext& context, const WriteLatentArgs& args) {
                              .latent_dim = static_cast<int32_t>(args.cache.latent_dim),
                              .rope_dim = static_cast<int32_t>(args.cache.rope_dim),
                              .row_bytes = args.cache.row_bytes,
-                             .rows = args.cache.rows.As<uint8_t>(),
-                             .round = context.rounds()};
+                             .rows = args.cache.rows.As<uint8_t>()};
   WriteLatentKernel<<<static_cast<unsigned>(tokens), kThreads,
                       static_cast<size_t>(row_dim) * sizeof(float), context.stream>>>(kernel);
   context.Launched("WriteLatent");
@@ -367,8 +362,7 @@ void WriteIndexKeys(CudaContext& context, const WriteIndexKeysArgs& args) {
                           .index_dim = static_cast<int32_t>(index_dim),
                           .page_size = static_cast<int32_t>(args.cache.page_size),
                           .page_bytes = args.cache.page_bytes,
-                          .pages = args.cache.pages.As<uint8_t>(),
-                          .round = context.rounds()};
+                          .pages = args.cache.pages.As<uint8_t>()};
   WriteKeysKernel<<<static_cast<unsigned>(tokens), kThreads,
                     static_cast<size_t>(index_dim) * sizeof(float), context.stream>>>(kernel);
   context.Launched("WriteIndexKeys");
@@ -388,8 +382,7 @@ void PrepareIndexQuery(CudaContext& context, const PrepareIndexQueryArgs& args) 
       .index_heads = static_cast<int32_t>(heads),
       .index_dim = static_cast<int32_t>(index_dim),
       .head_factor = static_cast<float>(1 / std::sqrt(static_cast<double>(heads))),
-      .dim_factor = static_cast<float>(1 / std::sqrt(static_cast<double>(index_dim))),
-      .round = context.rounds()};
+      .dim_factor = static_cast<float>(1 / std::sqrt(static_cast<double>(index_dim)))};
   PrepareQueryKernel<<<static_cast<unsigned>(vectors), kThreads,
                        static_cast<size_t>(index_dim) * sizeof(float), context.stream>>>(kernel);
   context.Launched("PrepareIndexQuery");

@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads) ScoreKernel(ScoreArgs a) {
   const float sum = (chain[0] + chain[1]) + (chain[2] + chain[3]);
   float scale = 1;
   if constexpr (IsRotated(kType)) {
-    scale = reinterpret_cast<const float*>(page + int64_t{a.page_size} * a.index_dim)[key];
+    scale = reinterpret_cast<const float*>(page + a.page_bytes)[key - a.page_size];
   }
   a.scores[token * a.stride + index] = sum * scale + 0.0f;
 }

@@ -45,7 +45,6 @@ struct AttendArgs {
   int32_t page_size;
   float softmax_scale;
   float* out;  // [T, H, C]
-  bool round;
 };
 
 // Shared memory of a block, cut up.
@@ -298,7 +297,7 @@ __global__ void __launch_bounds__(kThreads) AttendKernel(AttendArgs a) {
       for (int v = 0; v < kV; ++v) {
         const int column = threadIdx.x + v * kThreads;
         if (column >= a.latent_dim) continue;
-        out[column] = num_rows == 0 ? 0.0f : MaybeRound(all.out[other][v] * scale, a.round);
+        out[column] = num_rows == 0 ? 0.0f : all.out[other][v] * scale;
       }
     }
   }
@@ -350,7 +349,6 @@ void Attention(CudaContext& context, const AttentionArgs& args) {
   }
   a.softmax_scale = args.softmax_scale;
   a.out = args.out.As<float>();
-  a.round = context.rounds();
   if (a.latent_dim <= kThreads) {
     Launch<1>(context, a, tokens);
   } else if (a.latent_dim <= 2 * kThreads) {

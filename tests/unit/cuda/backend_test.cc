@@ -102,7 +102,7 @@ TEST(CudaBackend, SelectsAsTheCpuDoesAtTheDimensionsOfTheBigModels) {
 
 TEST(CudaBackend, AttendsAsTheCpuDoesAtTheDimensionsOfTheBigModels) {
   const auto gpu = MakeOtherBackend(Precision::kF32);
-  const auto cpu = CreateCpuBackend({.num_threads = 4});
+  const auto cpu = CreateCpuBackend({.num_threads = 4, .precision = Precision::kF32});
   for (LatentType type : {LatentType::kBf16, LatentType::kFp8}) {
     const AttentionCase problem(
         {.type = type, .num_heads = 128, .topk = 2048, .sequences = {{3000, {2999, 2500, 100}}}},

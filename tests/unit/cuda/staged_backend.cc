@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
-#include "cpu/dsa/caches.h"
+#include "cpu/dsa/dsa_kernels.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/dsa/page_layout.h"
 #include "unit/cpu/other_backend.h"
@@ -19,13 +19,15 @@ constexpr int64_t kArenaBytes = int64_t{1} << 30;
 // A copy of `pages` with every code moved from the CPU's place to the GPU's, or back.
 std::vector<uint8_t> Rearrange(const IndexCacheView& cache, const uint8_t* pages, bool to_gpu) {
   const int64_t bytes = CodeBytes(cache.type);
+  const int64_t together = cpu::CodesTogether(cache.type);
   std::vector<uint8_t> result(pages, pages + cache.pages.bytes());
   for (int64_t page = 0; page < cache.pages.dims[0]; ++page) {
     const uint8_t* from = pages + page * cache.page_bytes;
     uint8_t* to = result.data() + page * cache.page_bytes;
     for (int key = 0; key < cache.page_size; ++key) {
       for (int j = 0; j < cache.index_dim; ++j) {
-        const int64_t on_cpu = (j * cache.page_size + key) * bytes;
+        const int64_t on_cpu =
+            ((j / together * cache.page_size + key) * together + j % together) * bytes;
         const int64_t on_gpu =
             CodePlace(cache.type, static_cast<int>(cache.index_dim), key, j) * bytes;
         std::memcpy(to + (to_gpu ? on_gpu : on_cpu), from + (to_gpu ? on_cpu : on_gpu),
@@ -244,7 +246,9 @@ class StagedBackend final : public Backend {
 
 namespace winnow::cpu {
 
+// In bf16 precision the CPU adds in orders of its own.
 std::unique_ptr<Backend> MakeOtherBackend(Precision precision) {
+  if (precision != Precision::kF32) return nullptr;
   return std::make_unique<cuda::StagedBackend>(precision);
 }
 
