@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "bench_commands.h"
+#include "options.h"
 #include "terminal.h"
 #include "winnow/bench.h"
 
@@ -36,6 +37,7 @@ void AddBenchKernels(CLI::App& bench, int* exit_code) {
       ->type_name("S")
       ->capture_default_str();
   command->add_flag("--json", *json, "One JSON object a line");
+  AddBackendOptions(*command, &options->backend, &options->device);
   command->add_option("--threads", options->num_threads, "Threads; 0: one for each core")
       ->type_name("N")
       ->capture_default_str();

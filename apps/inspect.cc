@@ -104,6 +104,8 @@ void AddInspect(CLI::App& app, int* exit_code) {
     options.chunk = state->engine.chunk;
     options.workspace_bytes = state->engine.workspace_bytes;
     options.num_threads = state->engine.num_threads;
+    options.backend = state->engine.backend;
+    options.device = state->engine.device;
     auto report = Inspect(state->model_dir, options);
     if (!report.ok()) {
       *exit_code = Report(report.error());

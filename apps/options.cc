@@ -73,7 +73,19 @@ void AddModelArgument(CLI::App& command, std::string* model_dir) {
       ->type_name("");
 }
 
+void AddBackendOptions(CLI::App& command, std::string* backend, int* device) {
+  command.add_option("--backend", *backend, "What computes: cpu, or cuda where it was built")
+      ->type_name("")
+      ->capture_default_str()
+      ->group("Device");
+  command.add_option("--device", *device, "Which GPU, as CUDA numbers them")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Device");
+}
+
 void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention) {
+  AddBackendOptions(command, &options->backend, &options->device);
   AddChoice(command, "--precision", &options->precision, {Precision::kF32, Precision::kBf16},
             "What products with weights read");
   AddChoice(command, "--kv-cache", &options->kv_cache,

@@ -11,8 +11,12 @@ namespace winnow::apps {
 // Adds the positional argument MODEL.
 void AddModelArgument(CLI::App& command, std::string* model_dir);
 
-// Adds --precision, --kv-cache, --index-keys, --attention (on request), --threads, --no-pin,
-// --chunk, --workspace and --instruction-set, with the values in `options` as defaults.
+// Adds --backend and --device.
+void AddBackendOptions(CLI::App& command, std::string* backend, int* device);
+
+// Adds --backend, --device, --precision, --kv-cache, --index-keys, --attention (on request),
+// --threads, --no-pin, --chunk, --workspace and --instruction-set, with the values in `options` as
+// defaults.
 void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention = true);
 
 // Adds options of token counts at least 1, one or comma-separated; "8K" means 8192.

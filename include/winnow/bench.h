@@ -10,6 +10,8 @@
 namespace winnow {
 
 struct KernelBenchOptions {
+  std::string backend = "cpu";  // as in EngineOptions
+  int device = 0;
   int num_threads = 0;          // 0: one for each core this process may use
   std::string instruction_set;  // as in EngineOptions
   std::string only;             // measure the kernels whose name contains this; empty: all

@@ -32,6 +32,9 @@ using Progress = std::function<void(double)>;
 struct EngineOptions {
   std::string model_dir;  // a folder in the Hugging Face layout
 
+  std::string backend = "cpu";  // or "cuda", where Winnow was built with it
+  int device = 0;               // which GPU, as CUDA numbers them
+
   Precision precision = Precision::kBf16;
   LatentType kv_cache = LatentType::kBf16;
   IndexKeyType index_keys = IndexKeyType::kInt8;
@@ -320,6 +323,8 @@ struct InspectOptions {
   int64_t chunk = 512;
   int64_t workspace_bytes = 0;  // as EngineOptions has it
   int num_threads = 0;
+  std::string backend = "cpu";  // as in EngineOptions
+  int device = 0;
 };
 
 // What `winnow inspect` prints. Costs are those of one decoded token at a position, summed over

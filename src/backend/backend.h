@@ -59,12 +59,19 @@ class Backend {
   // "cpu avx2, 2 threads"
   virtual std::string Describe() const = 0;
   virtual Precision precision() const = 0;
+  // Whether views may point to any memory of the host: then weights stay in their mapped files, and
+  // whoever has a view may read it.
+  virtual bool shares_host_memory() const { return true; }
 
   // `bytes` of zeroed device memory, aligned to 64. kResourceExhausted when the device has no more.
   virtual Result<DeviceMemory> Allocate(int64_t bytes) = 0;
   virtual void CopyToDevice(void* device, const void* host, int64_t bytes) = 0;
   virtual void CopyToHost(void* host, const void* device, int64_t bytes) = 0;
   virtual void Copy(void* target, const void* source, int64_t bytes) = 0;  // both on the device
+
+  // Waits for what the device was asked to do. An error says that it could not: nothing computed
+  // since the last time it could is to be trusted.
+  virtual Status Finish() { return OkStatus(); }
 
   // The most bytes that SelectTokens holds in scores and candidates at once, whatever the context.
   virtual int64_t SelectionScratchBytes(int64_t topk) const = 0;

@@ -41,22 +41,28 @@ Result<std::vector<KernelCase>> ChosenCases(const std::string& only) {
   return chosen;
 }
 
-double TimeOnce(const KernelRun& run, int64_t turn) {
+// Until the device has done it: on a GPU that includes a launch and a wait.
+double TimeOnce(const KernelRun& run, int64_t turn, Backend& backend, Status* status) {
   const Clock::time_point start = Clock::now();
   run(turn);
+  Status finished = backend.Finish();
+  if (!finished.ok()) *status = std::move(finished);
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 // The part of the runs that falls to one round.
-void RunRound(const KernelRun& run, int round, double seconds, Timed* timed) {
+Status RunRound(const KernelRun& run, int round, double seconds, Backend& backend, Timed* timed) {
   // The first run grows working memory and wakes threads.
   if (round == 0) run(0);
+  Status status = backend.Finish();
   const size_t at_least = static_cast<size_t>((kMinRuns * (round + 1) + kRounds - 1) / kRounds);
   double spent = 0;
-  while (timed->seconds.size() < at_least || spent < seconds / kRounds) {
-    timed->seconds.push_back(TimeOnce(run, static_cast<int64_t>(timed->seconds.size()) + 1));
+  while (status.ok() && (timed->seconds.size() < at_least || spent < seconds / kRounds)) {
+    const int64_t turn = static_cast<int64_t>(timed->seconds.size()) + 1;
+    timed->seconds.push_back(TimeOnce(run, turn, backend, &status));
     spent += timed->seconds.back();
   }
+  return status;
 }
 
 Status RunAll(const std::vector<KernelCase>& cases, const KernelBenchOptions& options,
@@ -76,7 +82,8 @@ Status RunAll(const std::vector<KernelCase>& cases, const KernelBenchOptions& op
     for (size_t kernel = 0; kernel < cases.size(); ++kernel) {
       tell((round + static_cast<double>(kernel) / static_cast<double>(cases.size())) / kRounds,
            cases[kernel].name);
-      RunRound(runs[kernel], round, options.seconds, &session->kernels[kernel]);
+      WINNOW_TRY(
+          RunRound(runs[kernel], round, options.seconds, backend, &session->kernels[kernel]));
     }
     WINNOW_ASSIGN(session->after, backend.MeasureRoofs());
     session->highest = Higher(session->highest, session->after);
@@ -96,6 +103,8 @@ Result<KernelBenchReport> BenchKernels(const KernelBenchOptions& options) {
   }
   WINNOW_ASSIGN(const std::vector<bench::KernelCase> cases, bench::ChosenCases(options.only));
   EngineOptions engine;
+  engine.backend = options.backend;
+  engine.device = options.device;
   engine.num_threads = options.num_threads;
   engine.instruction_set = options.instruction_set;
   WINNOW_ASSIGN(const std::unique_ptr<Backend> backend, CreateBackend(engine));

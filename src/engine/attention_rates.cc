@@ -18,13 +18,14 @@ constexpr int kRuns = 5;
 constexpr double kSecondsEach = 0.1;
 
 // The fastest of a few runs: what disturbs one only ever makes it longer.
-double FastestSeconds(const std::function<void()>& run) {
+double FastestSeconds(Backend& backend, const std::function<void()>& run) {
   using Clock = std::chrono::steady_clock;
   double fastest = std::numeric_limits<double>::infinity();
   double total = 0;
   for (int turn = 0; turn < kRuns && total < kSecondsEach; ++turn) {
     const Clock::time_point start = Clock::now();
     run();
+    if (!backend.Finish().ok()) return 0;  // the next step says why
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     fastest = std::min(fastest, seconds);
     total += seconds;
@@ -53,7 +54,8 @@ class Probe {
     attention_.cache = layer.latent;
     attention_.selection = {};
     const double rows = static_cast<double>(tokens_ * (2 * context_ - tokens_ + 1)) / 2;
-    return FastestSeconds([&] { runner_.backend().Attention(attention_); }) / rows;
+    return FastestSeconds(runner_.backend(), [&] { runner_.backend().Attention(attention_); }) /
+           rows;
   }
 
   // Rows that lie apart: every few of the context, others for every token.
@@ -66,7 +68,7 @@ class Probe {
     attention_.selection.slots = attention_.selection.positions;
     attention_.selection.positions.dims = attention_.selection.slots.dims = {tokens_, topk};
     attention_.selection.counts = Ints(tokens_, [&](int64_t) { return topk; });
-    return FastestSeconds([&] { runner_.backend().Attention(attention_); }) /
+    return FastestSeconds(runner_.backend(), [&] { runner_.backend().Attention(attention_); }) /
            static_cast<double>(tokens_ * topk);
   }
 
@@ -89,7 +91,7 @@ class Probe {
     args.selection.slots = Zeros({tokens_, args.topk}, DType::kI32);
     args.selection.counts = Zeros({tokens_}, DType::kI32);
     const double keys = static_cast<double>(tokens_ * (2 * context_ - tokens_ + 1)) / 2;
-    return FastestSeconds([&] { runner_.backend().SelectTokens(args); }) / keys;
+    return FastestSeconds(runner_.backend(), [&] { runner_.backend().SelectTokens(args); }) / keys;
   }
 
  private:

@@ -3,6 +3,20 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "cpu/cpu_backend.h"
+#if WINNOW_CUDA
+#include "cuda/cuda_backend.h"
+#else
+namespace winnow::cuda {
+struct CudaOptions {
+  int device = 0;
+  Precision precision = Precision::kF32;
+};
+static Result<std::unique_ptr<Backend>> CreateCudaBackend(const CudaOptions&) {
+  return Unsupported("backend: \"cuda\", expected cpu: this Winnow was built without CUDA",
+                     "build it with -DWINNOW_CUDA=ON, or cmake --preset cuda");
+}
+}  // namespace winnow::cuda
+#endif
 
 namespace winnow {
 namespace {
@@ -28,6 +42,13 @@ Result<std::unique_ptr<Backend>> CreateBackend(const EngineOptions& options) {
   if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
     return InvalidArgument(
         fmt::format("num_threads: {}, expected 0 to {}", options.num_threads, kMaxThreads));
+  }
+  if (options.backend == "cuda") {
+    return cuda::CreateCudaBackend({.device = options.device, .precision = options.precision});
+  }
+  if (options.backend != "cpu") {
+    return InvalidArgument(
+        fmt::format("backend: {}, expected cpu or cuda", Quoted(options.backend)));
   }
   cpu::CpuOptions cpu;
   cpu.num_threads = options.num_threads;

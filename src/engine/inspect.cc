@@ -95,6 +95,8 @@ Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& 
   transformer.max_sequences = options.batch;
   transformer.max_context = context;
   EngineOptions engine;
+  engine.backend = options.backend;
+  engine.device = options.device;
   engine.num_threads = options.num_threads;
   engine.precision = options.precision;
   WINNOW_ASSIGN(const std::unique_ptr<Backend> backend, CreateBackend(engine));
@@ -112,7 +114,9 @@ Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& 
     report.storage.push_back({row.dtype, row.tensors, row.parameters, row.bytes});
   }
   report.memory = {
-      {"weights, mapped from their files", weights.file_bytes()},
+      {backend->shares_host_memory() ? "weights, mapped from their files"
+                                     : "weights, copied from their files",
+       weights.file_bytes()},
       {fmt::format("latent cache, {}", Name(options.kv_cache)), page.latent * cache.num_pages},
       {fmt::format("index key cache, {}", Name(options.index_keys)),
        page.index_keys * cache.num_pages},

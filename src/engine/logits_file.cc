@@ -13,8 +13,8 @@ namespace {
 // indexer follow in order.
 class SelectionRecorder : public StepObserver {
  public:
-  SelectionRecorder(const ModelConfig& config, SafetensorsWriter& writer)
-      : config_(config), writer_(writer) {}
+  SelectionRecorder(ModelRunner& runner, SafetensorsWriter& writer)
+      : config_(runner.config()), backend_(runner.backend()), writer_(writer) {}
 
   void BeginStep(int64_t first, int64_t count) {
     first_ = first;
@@ -46,12 +46,13 @@ class SelectionRecorder : public StepObserver {
       }
       return;
     }
-    const int32_t count = selection.counts.As<int32_t>()[token];
-    const int32_t* positions = selection.positions.Rows(token, 1).As<int32_t>();
-    std::copy(positions, positions + count, row.begin());
+    int32_t count = 0;
+    backend_.CopyToHost(&count, selection.counts.Rows(token, 1).data, sizeof(count));
+    backend_.CopyToHost(row.data(), selection.positions.Rows(token, 1).data, count * 4);
   }
 
   const ModelConfig& config_;
+  Backend& backend_;
   SafetensorsWriter& writer_;
   int64_t first_ = 0;
   int64_t count_ = 0;
@@ -100,7 +101,7 @@ Status WriteLogitsFile(const LogitsRequest& request, ModelRunner& runner,
   WINNOW_ASSIGN(SafetensorsWriter writer,
                 SafetensorsWriter::Create(request.out, Announce(config, total, request.selection),
                                           {{"producer", "winnow logits"}}));
-  SelectionRecorder recorder(config, writer);
+  SelectionRecorder recorder(runner, writer);
   const int64_t step = std::min(runner.logit_rows(), total);
   std::vector<float> logits(static_cast<size_t>(step * config.vocab_size));
   runner.Resume(tokens.first(1));  // from an empty cache: every position is to be seen

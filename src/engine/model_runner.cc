@@ -67,8 +67,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(
   if (adjust) adjust(runner->config_);
   WINNOW_TRY(CheckOptions(options, runner->config_));
   WINNOW_ASSIGN(runner->backend_, CreateBackend(options));
-  WINNOW_ASSIGN(runner->weights_,
-                Weights::Load(options.model_dir, &runner->config_, options.progress));
+  WINNOW_TRY(runner->LoadWeights(options));
   runner->attention_ = options.attention;
   WINNOW_TRY(runner->CreateCache(options));
 
@@ -87,6 +86,17 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(
       Transformer::ShapeOfSteps(runner->config_, runner->plan_.transformer, options.index_keys));
   runner->transformer_ = std::make_unique<Transformer>(std::move(*created));
   return runner;
+}
+
+// Reading headers is a tenth of the way where the weights have to be copied as well.
+Status ModelRunner::LoadWeights(const EngineOptions& options) {
+  const bool copies = !backend_->shares_host_memory();
+  const auto part = [&](double first, double last) -> Progress {
+    if (!options.progress) return {};
+    return [=, &options](double share) { options.progress(first + (last - first) * share); };
+  };
+  WINNOW_ASSIGN(weights_, Weights::Load(options.model_dir, &config_, part(0, copies ? 0.1 : 1)));
+  return copies ? weights_.MoveTo(*backend_, part(0.1, 1)) : OkStatus();
 }
 
 // A context that was asked for is kept or refused. Otherwise it is what the model was made for,

@@ -66,6 +66,7 @@ class ModelRunner {
 
  private:
   ModelRunner() = default;
+  Status LoadWeights(const EngineOptions& options);
   Status CreateCache(const EngineOptions& options);
 
   ModelConfig config_;

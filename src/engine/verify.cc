@@ -78,28 +78,40 @@ double SetDifference(const std::vector<int32_t>& a, const std::vector<int32_t>& 
 // Keeps what the last token of the last step selected and became, layer by layer.
 class LastTokenObserver : public StepObserver {
  public:
+  explicit LastTokenObserver(Backend& backend) : backend_(backend) {}
+
   void OnSelection(int64_t layer, const SelectionView& selection) override {
     std::vector<int32_t>& kept = selected[layer];
     kept.clear();
     if (!selection.positions) return;  // everything: filled in by Positions()
     const int64_t last = selection.positions.dims[0] - 1;
-    const int32_t* row = selection.positions.Rows(last, 1).As<int32_t>();
-    kept.assign(row, row + selection.counts.As<int32_t>()[last]);
+    int32_t count = 0;
+    backend_.CopyToHost(&count, selection.counts.Rows(last, 1).data, sizeof(count));
+    kept.resize(static_cast<size_t>(count));
+    backend_.CopyToHost(kept.data(), selection.positions.Rows(last, 1).data, count * 4);
   }
   void OnHidden(int64_t layer, const TensorView& view) override {
-    const float* row = view.Rows(view.dims[0] - 1, 1).As<float>();
-    hidden[layer].assign(row, row + view.dims[1]);
+    const TensorView row = view.Rows(view.dims[0] - 1, 1);
+    hidden[layer].resize(static_cast<size_t>(view.dims[1]));
+    backend_.CopyToHost(hidden[layer].data(), row.data, row.bytes());
   }
 
   std::map<int64_t, std::vector<int32_t>> selected;
   std::map<int64_t, std::vector<float>> hidden;
+
+ private:
+  Backend& backend_;
 };
 
 class Verification {
  public:
   Verification(ModelRunner& runner, const Expected& expected, const VerifyOptions& options,
                VerifyReport& report)
-      : runner_(runner), expected_(expected), options_(options), report_(report) {}
+      : runner_(runner),
+        expected_(expected),
+        options_(options),
+        report_(report),
+        observer_(runner.backend()) {}
 
   Status Run() {
     WINNOW_ASSIGN(prompt_, expected_.Read<int32_t>("prompt_ids", DType::kI32, 1));

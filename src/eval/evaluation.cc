@@ -170,6 +170,12 @@ Result<std::unique_ptr<Subject>> Subject::Load(const EvalOptions& options, Atten
   EngineOptions engine = options.engine;
   engine.attention = mode;
   engine.max_context = context;
+  if (engine.backend != "cpu") {
+    return Unsupported(
+        fmt::format("backend: {}, expected cpu: evaluation looks into attention, in "
+                    "memory of the host",
+                    Quoted(engine.backend)));
+  }
   WINNOW_ASSIGN(subject->runner_, ModelRunner::Load(engine));
   subject->vocab_limit_ = vocab_limit;
   WINNOW_ASSIGN(const GenerationConfig generation, LoadGenerationConfig(engine.model_dir));

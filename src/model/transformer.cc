@@ -165,6 +165,7 @@ Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache
   }
   TensorView normed = RunLayers(pass);
   ReadLogits(pass, normed, batch, logits);
+  WINNOW_TRY(backend_->Finish());
   WINNOW_TRY(weights_->CheckIntact());
   return Count(batch, policy == nullptr);
 }

@@ -16,6 +16,8 @@
 
 namespace winnow {
 
+class Backend;
+
 struct IndexerWeights {
   ScaledView wq_b;           // [I*J, Q]
   ScaledView wk;             // [J, D]
@@ -75,6 +77,10 @@ class Weights {
   static Result<Weights> Load(const std::string& model_dir, ModelConfig* config,
                               const std::function<void(double)>& progress = {});
 
+  // For a backend with memory of its own: copies every tensor there, once; from then on the views
+  // are the device's. kResourceExhausted when they do not fit. `progress` as in Load.
+  Status MoveTo(Backend& backend, const std::function<void(double)>& progress = {});
+
   ScaledView embed_tokens;  // [vocab_size, D]
   std::vector<LayerWeights> layers;
   TensorView norm;     // [D] f32
@@ -87,6 +93,7 @@ class Weights {
  private:
   std::unique_ptr<TensorDirectory> directory_;
   std::vector<HostBuffer> owned_;
+  std::shared_ptr<void> device_memory_;
   StorageSummary storage_;
 };
 

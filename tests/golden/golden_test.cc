@@ -32,6 +32,7 @@ std::string TestName(const testing::TestParamInfo<std::string>& info) {
 VerifyOptions Exact() {
   VerifyOptions options;
   options.engine.precision = Precision::kF32;
+  options.engine.backend = GOLDEN_BACKEND;
   options.engine.kv_cache = LatentType::kF32;
   options.engine.index_keys = IndexKeyType::kF32;
   return options;
@@ -81,6 +82,7 @@ struct Variant {
   int64_t chunk;
   int threads;
   std::string instruction_set;
+  std::string backend = "cpu";
 };
 
 std::string LogitsFile(const std::string& model, EngineOptions options, const Variant& variant,
@@ -89,6 +91,7 @@ std::string LogitsFile(const std::string& model, EngineOptions options, const Va
   options.chunk = variant.chunk;
   options.num_threads = variant.threads;
   options.instruction_set = variant.instruction_set;
+  options.backend = variant.backend;
   auto engine = Engine::Load(options);
   if (!engine.ok()) return "";  // an instruction set that this machine lacks
   const std::string path =
@@ -132,6 +135,16 @@ class SameBits : public testing::TestWithParam<std::string> {
       }
     }
     EXPECT_GE(compared, 3);
+    // A GPU has the CPU's bits in f32 precision, and its own in bf16.
+    const std::string expected =
+        options.precision == Precision::kF32
+            ? whole
+            : LogitsFile(model, options, {4096, 1, "", GOLDEN_BACKEND}, tokens);
+    for (const int64_t chunk : {1, 7, 64, 4096}) {
+      const std::string pieces = LogitsFile(model, options, {chunk, 1, "", GOLDEN_BACKEND}, tokens);
+      EXPECT_GT(pieces.size(), 1000u);
+      EXPECT_TRUE(pieces == expected) << GOLDEN_BACKEND << ", chunks of " << chunk;
+    }
   }
 };
 

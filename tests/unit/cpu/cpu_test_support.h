@@ -13,6 +13,7 @@
 
 #include "cpu/cpu_backend.h"
 #include "tensor/half.h"
+#include "unit/cpu/other_backend.h"
 
 namespace winnow::cpu {
 
@@ -132,8 +133,8 @@ inline std::vector<InstructionSet> SupportedSets() {
   return sets;
 }
 
-// Backends that must give equal bits: every instruction set of this machine, and 1, 2 and 3
-// threads.
+// Backends that must give equal bits: every instruction set of this machine, 1, 2 and 3 threads,
+// and the other device, if there is one.
 inline std::vector<std::unique_ptr<Backend>> EqualBackends(Precision precision) {
   std::vector<std::unique_ptr<Backend>> backends;
   for (InstructionSet set : SupportedSets()) {
@@ -143,6 +144,7 @@ inline std::vector<std::unique_ptr<Backend>> EqualBackends(Precision precision) 
           {.num_threads = threads, .precision = precision, .instruction_set = set}));
     }
   }
+  if (auto other = MakeOtherBackend(precision)) backends.push_back(std::move(other));
   return backends;
 }
 

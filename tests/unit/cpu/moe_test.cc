@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "unit/cpu/cpu_test_support.h"
 
@@ -208,7 +209,6 @@ class ChosenExperts {
   }
   // The set of experts chosen under `bias`, as bits; all sigmoids are one half, or NaN where asked.
   uint64_t Under(const std::vector<float>& bias, const std::vector<float>* logits = nullptr) const {
-    const auto backend = CreateCpuBackend({.num_threads = 1});
     const std::vector<float> x = {1};
     const std::vector<float> gate = {20};
     const std::vector<float> up = {1};
@@ -230,8 +230,14 @@ class ChosenExperts {
     args.norm_topk_prob = false;
     args.routed_scaling_factor = 2;
     args.out = ViewOf(out, {1, 1});
-    backend->Moe(args);
-    return static_cast<uint64_t>(std::llround(out[0]));
+    std::optional<uint64_t> chosen;
+    for (const auto& backend : EqualBackends(Precision::kF32)) {
+      backend->Moe(args);
+      const uint64_t set = static_cast<uint64_t>(std::llround(out[0]));
+      EXPECT_EQ(chosen.value_or(set), set) << backend->Describe();
+      chosen = set;
+    }
+    return *chosen;
   }
 
  private:

@@ -40,6 +40,7 @@ Answer Drain(Stream& stream) {
 Engine Load(const std::string& model, const std::function<void(EngineOptions&)>& change = {}) {
   EngineOptions options;
   options.model_dir = kGolden + model;
+  options.backend = SERVING_BACKEND;
   options.num_threads = 2;
   if (change) change(options);
   return Engine::Load(options).value();

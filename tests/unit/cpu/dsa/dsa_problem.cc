@@ -12,6 +12,7 @@
 #include "dsa/sparse_attention.h"
 #include "dsa/token_selection.h"
 #include "tensor/half.h"
+#include "unit/cpu/other_backend.h"
 
 namespace winnow::cpu {
 
@@ -25,6 +26,10 @@ std::vector<NamedBackend> AllBackends(Precision precision) {
            CreateCpuBackend(
                {.num_threads = threads, .precision = precision, .instruction_set = set})});
     }
+  }
+  if (auto other = MakeOtherBackend(precision)) {
+    const std::string name = other->Describe();
+    backends.push_back({name, std::move(other)});
   }
   return backends;
 }

@@ -13,7 +13,8 @@
 
 namespace winnow::cpu {
 
-// The backends that must agree: each instruction set this machine has, on one thread and on more.
+// The backends that must agree: each instruction set this machine has, on one thread and on more,
+// and the other device, if there is one.
 struct NamedBackend {
   std::string name;
   std::unique_ptr<Backend> backend;

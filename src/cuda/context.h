@@ -1,0 +1,132 @@
+// What an operation on the GPU works with: a stream, precision, working memory, and the first thing
+// that went wrong.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace winnow::cuda {
+
+inline std::string ErrorText(cudaError_t error) {
+  return std::string(cudaGetErrorName(error)) + ": " + cudaGetErrorString(error);
+}
+
+// Device memory that operations reuse: a piece for each purpose, which grows to the largest need
+// seen and stays. Contents are undefined at each call. Operations follow each other on one stream,
+// so none meets another's; a piece that grows is freed once the stream is done with it.
+class Scratch {
+ public:
+  enum Purpose { kPrepared, kScores, kLists, kRouting, kHidden, kProducts, kNumPurposes };
+
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() {
+    for (Piece& piece : pieces_) cudaFree(piece.data);
+  }
+  // At least `bytes`, aligned to 256.
+  cudaError_t Get(Purpose purpose, int64_t bytes, void** data) {
+    Piece& piece = pieces_[purpose];
+    if (piece.size < bytes) {
+      cudaFree(piece.data);  // waits for the device
+      piece = Piece();
+      const cudaError_t error = cudaMalloc(&piece.data, static_cast<size_t>(bytes));
+      if (error != cudaSuccess) return error;
+      piece.size = bytes;
+    }
+    *data = piece.data;
+    return cudaSuccess;
+  }
+
+ private:
+  struct Piece {
+    void* data = nullptr;
+    int64_t size = 0;
+  };
+  Piece pieces_[kNumPurposes];
+};
+
+struct CudaContext;
+
+// Small tables that live on the host and are read on the device, such as where the experts of a
+// layer lie. One is known by the address of what it was made from, and sent when its content is
+// new.
+class Tables {
+ public:
+  Tables() = default;
+  Tables(const Tables&) = delete;
+  Tables& operator=(const Tables&) = delete;
+  ~Tables() {
+    for (auto& [key, table] : tables_) cudaFree(table.device);
+  }
+  // The device's copy of `content`, or null, with the error remembered.
+  const void* Get(const void* key, std::vector<uint8_t> content, CudaContext& context);
+
+ private:
+  struct Table {
+    std::vector<uint8_t> content;
+    void* device = nullptr;
+  };
+  std::map<const void*, Table> tables_;
+};
+
+struct CudaContext {
+  cudaStream_t stream = nullptr;
+  Precision precision = Precision::kF32;
+  int multiprocessors = 0;
+  Scratch scratch;
+  Tables tables;
+  Status failure;  // the first thing that went wrong
+
+  bool rounds() const { return precision == Precision::kBf16; }
+
+  // Remembers the first error; once there is one, operations do nothing until Finish tells it.
+  void Fail(Status status) {
+    if (failure.ok()) static_cast<void>(failure = std::move(status));
+  }
+  bool Check(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return true;
+    const std::string text = std::string("cuda: ") + what + ": " + ErrorText(error);
+    Fail(error == cudaErrorMemoryAllocation ? Status(ResourceExhausted(text))
+                                            : Status(Internal(text)));
+    return false;
+  }
+  // After a launch.
+  bool Launched(const char* what) { return Check(cudaGetLastError(), what); }
+
+  // `count` elements of working memory, or null, with the error remembered.
+  template <typename T>
+  T* Get(Scratch::Purpose purpose, int64_t count, const char* what) {
+    void* data = nullptr;
+    if (!Check(scratch.Get(purpose, count * static_cast<int64_t>(sizeof(T)), &data), what)) {
+      return nullptr;
+    }
+    return static_cast<T*>(data);
+  }
+};
+
+inline const void* Tables::Get(const void* key, std::vector<uint8_t> content,
+                               CudaContext& context) {
+  Table& table = tables_[key];
+  if (table.content == content) return table.device;
+  if (table.content.size() != content.size()) {
+    cudaFree(table.device);
+    table = Table();
+    if (!context.Check(cudaMalloc(&table.device, content.size()), "Moe")) return nullptr;
+  }
+  table.content = std::move(content);
+  // From pageable memory: what is sent has been read when the call returns.
+  context.Check(cudaMemcpyAsync(table.device, table.content.data(), table.content.size(),
+                                cudaMemcpyHostToDevice, context.stream),
+                "Moe");
+  return table.device;
+}
+
+}  // namespace winnow::cuda

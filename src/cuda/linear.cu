@@ -1,0 +1,248 @@
+// Matrix products as operations: linear layers, the two halves of kv_b_proj, feed-forward blocks.
+#include "cuda/context.h"
+#include "cuda/cuda_ops.h"
+#include "cuda/device.cuh"
+#include "cuda/product.cuh"
+
+namespace winnow::cuda {
+namespace {
+
+__device__ Product OfBatch(Product p, int index) {
+  p.x += index * p.x_step;
+  p.first_row += index * p.row_step;
+  p.out += index * p.out_step;
+  return p;
+}
+
+// Grid: kFewRows rows of the weight a block; z: the batch.
+template <int kX>
+__global__ void __launch_bounds__(kFewThreads) FewKernel(Product p) {
+  RunFew<kX>(OfBatch(p, blockIdx.z), blockIdx.x * kFewRows);
+}
+
+// Grid: x tiles of the weight's rows, y tiles of x, z: the batch.
+__global__ void __launch_bounds__(kManyThreads, 2) ManyKernel(Product p) {
+  __shared__ ManyShared shared;
+  RunMany(OfBatch(p, blockIdx.z), blockIdx.y * kTile, blockIdx.x * kTile, shared);
+}
+
+struct TransposedArgs {
+  const float* x;  // [T, H, x_dim]
+  int32_t num_x;
+  int32_t heads;
+  int32_t x_dim;
+  int32_t num_rows;   // of each head that count: p
+  int32_t head_rows;  // of each head
+  Weight weight;
+  float* out;  // [T, H, out_dim]
+  int32_t out_dim;
+  bool round;
+};
+
+constexpr int kColumns = 128;  // threads of a block, a column each
+constexpr int kTokens = 8;
+constexpr int kPartRows = 128;
+
+// out[t, h, c] = sum over p of x[t, h, p] * weight[h * head_rows + p, c], one chain from p = 0 up.
+// Grid: x 128 columns, y a head, z 8 tokens.
+template <DType kType>
+__global__ void __launch_bounds__(kColumns) TransposedKernel(TransposedArgs a) {
+  __shared__ float x[kPartRows][kTokens];
+  const int head = blockIdx.y;
+  const int token = blockIdx.z * kTokens;
+  const int column = blockIdx.x * kColumns + threadIdx.x;
+  const bool inside = column < a.weight.columns;
+  float sum[kTokens] = {};
+  for (int first = 0; first < a.num_rows; first += kPartRows) {
+    const int count = min(kPartRows, a.num_rows - first);
+    __syncthreads();
+    for (int i = threadIdx.x; i < count * kTokens; i += kColumns) {
+      const int t = min(token + i / count, a.num_x - 1);
+      x[i % count][i / count] =
+          MaybeRound(a.x[(int64_t{t} * a.heads + head) * a.x_dim + first + i % count], a.round);
+    }
+    __syncthreads();
+    if (!inside) continue;
+    const int64_t row = int64_t{head} * a.head_rows + first;
+#pragma unroll 4
+    for (int p = 0; p < count; ++p) {
+      const float w = ReadWeight<kType>(a.weight, row + p, column, a.round);
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) sum[t] = fmaf(x[p][t], w, sum[t]);
+    }
+  }
+  if (!inside) return;
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) {
+    if (token + t >= a.num_x) break;
+    a.out[(int64_t{token + t} * a.heads + head) * a.out_dim + column] = sum[t];
+  }
+}
+
+void LaunchTransposed(const TransposedArgs& a, dim3 grid, cudaStream_t stream) {
+  switch (a.weight.type) {
+    case DType::kF32:
+      return TransposedKernel<DType::kF32><<<grid, kColumns, 0, stream>>>(a);
+    case DType::kBF16:
+      return TransposedKernel<DType::kBF16><<<grid, kColumns, 0, stream>>>(a);
+    case DType::kF16:
+      return TransposedKernel<DType::kF16><<<grid, kColumns, 0, stream>>>(a);
+    default:
+      return TransposedKernel<DType::kF8E4M3><<<grid, kColumns, 0, stream>>>(a);
+  }
+}
+
+struct TurnArgs {
+  const float* q;       // [T * H, query_dim], the rotary part last
+  const float* angles;  // [positions, 2, pairs]
+  const int32_t* positions;
+  float* out;  // [T * H, out_dim], the rotary part last
+  int32_t rows;
+  int32_t heads;
+  int32_t query_dim;
+  int32_t out_dim;
+  int32_t pairs;
+  bool half_split;
+};
+
+// A thread turns one pair of one head of one token.
+__global__ void TurnQueryKernel(TurnArgs a) {
+  const int64_t index = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (index >= int64_t{a.rows} * a.pairs) return;
+  const int64_t row = index / a.pairs;
+  const int pair = static_cast<int>(index % a.pairs);
+  const float* cosines = a.angles + int64_t{a.positions[row / a.heads]} * 2 * a.pairs;
+  const int first = a.half_split ? pair : 2 * pair;
+  const int second = a.half_split ? pair + a.pairs : 2 * pair + 1;
+  const float* q = a.q + row * a.query_dim + a.query_dim - 2 * a.pairs;
+  float* out = a.out + row * a.out_dim + a.out_dim - 2 * a.pairs;
+  const float u = q[first];
+  const float v = q[second];
+  const float cosine = cosines[pair];
+  const float sine = cosines[a.pairs + pair];
+  out[first] = u * cosine - v * sine;
+  out[second] = u * sine + v * cosine;
+}
+
+}  // namespace
+
+void RunProduct(CudaContext& context, const Product& p, const char* what) {
+  if (p.num_x == 0 || p.num_rows == 0 || p.batch == 0) return;
+  if (p.num_x <= kFewX) {
+    const dim3 grid(static_cast<unsigned>(DivideUp(p.num_rows, kFewRows)), 1,
+                    static_cast<unsigned>(p.batch));
+    if (p.num_x == 1) {
+      FewKernel<1><<<grid, kFewThreads, 0, context.stream>>>(p);
+    } else if (p.num_x == 2) {
+      FewKernel<2><<<grid, kFewThreads, 0, context.stream>>>(p);
+    } else if (p.num_x <= 4) {
+      FewKernel<4><<<grid, kFewThreads, 0, context.stream>>>(p);
+    } else {
+      FewKernel<kFewX><<<grid, kFewThreads, 0, context.stream>>>(p);
+    }
+  } else {
+    const dim3 grid(static_cast<unsigned>(DivideUp(p.num_rows, kTile)),
+                    static_cast<unsigned>(DivideUp(p.num_x, kTile)),
+                    static_cast<unsigned>(p.batch));
+    ManyKernel<<<grid, kManyThreads, 0, context.stream>>>(p);
+  }
+  context.Launched(what);
+}
+
+void Linear(CudaContext& context, const LinearArgs& args) {
+  const bool round = context.rounds() && !args.keep_f32;
+  RunProduct(context,
+             {.x = args.x.As<float>(),
+              .x_stride = args.weight.columns(),
+              .num_x = static_cast<int32_t>(args.x.dims[0]),
+              .num_rows = static_cast<int32_t>(args.weight.rows()),
+              .weight = ReadAs(args.weight),
+              .bias = args.bias ? args.bias.As<float>() : nullptr,
+              .out = args.out.As<float>(),
+              .out_stride = args.weight.rows(),
+              .round = round},
+             "Linear");
+}
+
+void ExpandValue(CudaContext& context, const ExpandValueArgs& args) {
+  const int64_t heads = args.attended.dims[1];
+  const int64_t latent_dim = args.attended.dims[2];
+  const int64_t value_dim = args.out.dims[2];
+  RunProduct(context,
+             {.x = args.attended.As<float>(),
+              .x_stride = heads * latent_dim,
+              .num_x = static_cast<int32_t>(args.attended.dims[0]),
+              .num_rows = static_cast<int32_t>(value_dim),
+              .weight = ReadAs(args.kv_b_proj),
+              .first_row = args.qk_nope_head_dim,
+              .out = args.out.As<float>(),
+              .out_stride = heads * value_dim,
+              .round = context.rounds(),
+              .batch = static_cast<int32_t>(heads),
+              .x_step = latent_dim,
+              .row_step = args.qk_nope_head_dim + value_dim,
+              .out_step = value_dim},
+             "ExpandValue");
+}
+
+void AbsorbQuery(CudaContext& context, const AbsorbQueryArgs& args) {
+  const int64_t tokens = args.q.dims[0];
+  const int64_t heads = args.q.dims[1];
+  const int64_t latent_dim = args.kv_b_proj.columns();
+  const int64_t rope_dim = args.out.dims[2] - latent_dim;
+  const int64_t nope_dim = args.q.dims[2] - rope_dim;
+  if (tokens * heads == 0) return;
+  const TransposedArgs product = {.x = args.q.As<float>(),
+                                  .num_x = static_cast<int32_t>(tokens),
+                                  .heads = static_cast<int32_t>(heads),
+                                  .x_dim = static_cast<int32_t>(args.q.dims[2]),
+                                  .num_rows = static_cast<int32_t>(nope_dim),
+                                  .head_rows = static_cast<int32_t>(nope_dim + args.v_head_dim),
+                                  .weight = ReadAs(args.kv_b_proj),
+                                  .out = args.out.As<float>(),
+                                  .out_dim = static_cast<int32_t>(args.out.dims[2]),
+                                  .round = context.rounds()};
+  const dim3 grid(static_cast<unsigned>(DivideUp<int64_t>(latent_dim, kColumns)),
+                  static_cast<unsigned>(heads),
+                  static_cast<unsigned>(DivideUp<int64_t>(tokens, kTokens)));
+  LaunchTransposed(product, grid, context.stream);
+  context.Launched("AbsorbQuery");
+  if (rope_dim == 0) return;
+  const TurnArgs turn = {.q = args.q.As<float>(),
+                         .angles = args.rope.cos_sin.As<float>(),
+                         .positions = args.positions.As<int32_t>(),
+                         .out = args.out.As<float>(),
+                         .rows = static_cast<int32_t>(tokens * heads),
+                         .heads = static_cast<int32_t>(heads),
+                         .query_dim = static_cast<int32_t>(args.q.dims[2]),
+                         .out_dim = static_cast<int32_t>(args.out.dims[2]),
+                         .pairs = static_cast<int32_t>(rope_dim / 2),
+                         .half_split = args.rope.half_split};
+  const int64_t pairs = tokens * heads * turn.pairs;
+  TurnQueryKernel<<<static_cast<unsigned>(DivideUp<int64_t>(pairs, 256)), 256, 0, context.stream>>>(
+      turn);
+  context.Launched("AbsorbQuery");
+}
+
+void FeedForward(CudaContext& context, const FeedForwardArgs& args) {
+  const int64_t tokens = args.x.dims[0];
+  const int64_t width = args.weights->gate_proj.rows();
+  float* gate = args.scratch.As<float>();
+  float* up = gate + tokens * width;
+  for (const auto& [weight, out] :
+       {std::pair(&args.weights->gate_proj, gate), std::pair(&args.weights->up_proj, up)}) {
+    LinearArgs product;
+    product.x = args.x;
+    product.weight = *weight;
+    product.out = TensorView(out, DType::kF32, {tokens, width});
+    Linear(context, product);
+  }
+  SwiGlu(context, gate, up, gate, tokens * width);
+  LinearArgs down;
+  down.x = TensorView(gate, DType::kF32, {tokens, width});
+  down.weight = args.weights->down_proj;
+  down.out = args.out;
+  Linear(context, down);
+}
+
+}  // namespace winnow::cuda
