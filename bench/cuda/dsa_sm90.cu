@@ -1,0 +1,839 @@
+// The kernels of DSA for Hopper on their own: checks them against definitions on the host, then
+// times them at the shapes of docs/benchmarks.md, which says how to build it. Needs a GPU and
+// nothing else.
+//
+//   dsa_sm90 check [indexer|selection|attention]   checks, or some; status 1 when one fails
+//   dsa_sm90 time [WORDS…]                         times what has one of the words in its name
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cuda/dsa/lightning_indexer_sm90.h"
+#include "cuda/dsa/sparse_attention_sm90.h"
+#include "cuda/dsa/token_selection_sm90.h"
+
+namespace {
+
+using namespace winnow::cuda;
+
+void Must(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
+  std::exit(2);
+}
+#define MUST(call) Must(call, #call)
+
+template <typename T>
+class Device {
+ public:
+  explicit Device(size_t size) : size_(size) {
+    MUST(cudaMalloc(&data_, std::max<size_t>(size * sizeof(T), 256)));
+    MUST(cudaMemset(data_, 0xff, std::max<size_t>(size * sizeof(T), 256)));  // poison
+  }
+  explicit Device(const std::vector<T>& host) : Device(host.size()) {
+    MUST(cudaMemcpy(data_, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice));
+  }
+  Device(const Device&) = delete;
+  ~Device() { cudaFree(data_); }
+  T* get() const { return static_cast<T*>(data_); }
+  std::vector<T> Host() const {
+    std::vector<T> host(size_);
+    MUST(cudaMemcpy(host.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost));
+    return host;
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_;
+};
+
+int multiprocessors = 0;
+int failures = 0;
+std::mt19937_64 generator(20260101);
+
+void Report(const std::string& name, bool ok, const std::string& detail) {
+  std::printf("%s %s %s\n", ok ? "ok  " : "FAIL", name.c_str(), detail.c_str());
+  std::fflush(stdout);
+  failures += !ok;
+}
+
+float Uniform(float low, float high) {
+  return std::uniform_real_distribution<float>(low, high)(generator);
+}
+float Normal() { return std::normal_distribution<float>()(generator); }
+
+uint16_t ToBf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+float FromBf16(uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); }
+float FromE4m3(uint8_t code) {
+  const int exponent = code >> 3 & 15;
+  const float magnitude = exponent == 0
+                              ? std::ldexp(static_cast<float>(code & 7), -9)
+                              : std::ldexp(1.0f + static_cast<float>(code & 7) / 8, exponent - 7);
+  return code & 0x80 ? -magnitude : magnitude;
+}
+
+template <typename Body>
+void Parallel(int64_t count, const Body& body) {
+  const int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  std::vector<std::thread> pool;
+  for (int t = 0; t < threads; ++t) {
+    pool.emplace_back([&, t] {
+      for (int64_t i = t; i < count; i += threads) body(i);
+    });
+  }
+  for (std::thread& thread : pool) thread.join();
+}
+
+// ---- A paged cache of index keys and the tokens that look at it ---------------------------------
+
+struct Batch {
+  std::vector<int32_t> positions, sequences, page_table;
+  int64_t table_stride = 0;
+  int64_t num_pages = 0;
+
+  // contexts[t]: candidates of token t; of_sequence[t]: whose they are.
+  Batch(const std::vector<int>& contexts, const std::vector<int>& of_sequence) {
+    const int sequences_count = *std::max_element(of_sequence.begin(), of_sequence.end()) + 1;
+    const int longest = *std::max_element(contexts.begin(), contexts.end());
+    table_stride = (longest + 63) / 64;
+    num_pages = sequences_count * table_stride;
+    page_table.resize(static_cast<size_t>(num_pages));
+    std::iota(page_table.begin(), page_table.end(), 0);
+    std::shuffle(page_table.begin(), page_table.end(), generator);
+    for (size_t t = 0; t < contexts.size(); ++t) {
+      positions.push_back(contexts[t] - 1);
+      sequences.push_back(of_sequence[t]);
+    }
+  }
+  int64_t Slot(int64_t token, int64_t position) const {
+    return page_table[static_cast<size_t>(sequences[static_cast<size_t>(token)] * table_stride +
+                                          position / 64)] *
+               64 +
+           position % 64;
+  }
+  int64_t tokens() const { return static_cast<int64_t>(positions.size()); }
+};
+
+float ScoreOf(const float* q, const float* weights, const int8_t* key, float key_scale, int heads) {
+  float chain[4] = {0, 0, 0, 0};
+  for (int head = 0; head < heads; ++head) {
+    int32_t sum = 0;
+    for (int j = 0; j < kIndexDim; ++j)
+      sum += static_cast<int32_t>(q[head * kIndexDim + j]) * key[j];
+    chain[head / 2 % 4] =
+        std::fma(weights[head], std::max(0.0f, static_cast<float>(sum)), chain[head / 2 % 4]);
+  }
+  const float sum = (chain[0] + chain[1]) + (chain[2] + chain[3]);
+  return sum * key_scale + 0.0f;
+}
+
+std::vector<int32_t> SelectOnHost(const float* scores, int candidates, int topk) {
+  std::vector<int32_t> chosen(static_cast<size_t>(candidates));
+  std::iota(chosen.begin(), chosen.end(), 0);
+  if (candidates <= topk) return chosen;
+  std::erase_if(chosen, [&](int32_t p) { return std::isnan(scores[p]); });
+  std::stable_sort(chosen.begin(), chosen.end(),
+                   [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
+  if (static_cast<int>(chosen.size()) > topk) chosen.resize(static_cast<size_t>(topk));
+  std::sort(chosen.begin(), chosen.end());
+  return chosen;
+}
+
+// Whether outputs are what the host selects from `scores` [T, stride].
+std::string CompareSelection(const Batch& batch, const std::vector<float>& scores, int64_t stride,
+                             int topk, int64_t width, const std::vector<int32_t>& positions,
+                             const std::vector<int32_t>& slots,
+                             const std::vector<int32_t>& counts) {
+  for (int64_t t = 0; t < batch.tokens(); ++t) {
+    const std::vector<int32_t> expected =
+        SelectOnHost(scores.data() + t * stride, batch.positions[static_cast<size_t>(t)] + 1, topk);
+    if (counts[static_cast<size_t>(t)] != static_cast<int32_t>(expected.size())) {
+      return "token " + std::to_string(t) + ": count " +
+             std::to_string(counts[static_cast<size_t>(t)]) + ", expected " +
+             std::to_string(expected.size());
+    }
+    for (int64_t k = 0; k < width; ++k) {
+      const bool there = k < static_cast<int64_t>(expected.size());
+      const int32_t position = there ? expected[static_cast<size_t>(k)] : -1;
+      const int32_t slot = there ? static_cast<int32_t>(batch.Slot(t, position)) : -1;
+      const size_t at = static_cast<size_t>(t * width + k);
+      if (positions[at] != position || slots[at] != slot) {
+        return "token " + std::to_string(t) + " place " + std::to_string(k) + ": " +
+               std::to_string(positions[at]) + ", expected " + std::to_string(position);
+      }
+    }
+  }
+  return "";
+}
+
+struct DeviceBatch {
+  Device<int32_t> positions, sequences, page_table;
+  explicit DeviceBatch(const Batch& b)
+      : positions(b.positions), sequences(b.sequences), page_table(b.page_table) {}
+};
+
+SelectionBatch MakeSelection(const Batch& batch, const DeviceBatch& device, int topk, int64_t width,
+                             int32_t* positions, int32_t* slots, int32_t* counts) {
+  return {.num_tokens = batch.tokens(),
+          .positions = device.positions.get(),
+          .sequences = device.sequences.get(),
+          .page_table = device.page_table.get(),
+          .page_table_stride = batch.table_stride,
+          .topk = topk,
+          .out_positions = positions,
+          .out_slots = slots,
+          .out_counts = counts,
+          .width = width};
+}
+
+// Both ways of scoring and selecting, against the host.
+void CheckIndexer(const std::string& name, const std::vector<int>& contexts,
+                  const std::vector<int>& of_sequence, int heads, int topk) {
+  const Batch batch(contexts, of_sequence);
+  const int64_t tokens = batch.tokens();
+  const int padded = PaddedIndexHeads(heads);
+  std::vector<float> q(static_cast<size_t>(tokens * heads * kIndexDim));
+  for (float& x : q) x = static_cast<float>(static_cast<int>(generator() % 255) - 127);
+  std::vector<float> weights(static_cast<size_t>(tokens * heads));
+  for (float& w : weights) w = Normal() * std::exp2(Uniform(-12, 3));
+  if (tokens > 2) weights[static_cast<size_t>(heads)] = 0;
+  std::vector<uint8_t> pages(static_cast<size_t>(batch.num_pages * kIndexPageBytes));
+  std::vector<int8_t> keys(static_cast<size_t>(batch.num_pages * 64 * kIndexDim));
+  std::vector<float> scales(static_cast<size_t>(batch.num_pages * 64));
+  for (int64_t slot = 0; slot < batch.num_pages * 64; ++slot) {
+    for (int j = 0; j < kIndexDim; ++j) {
+      int8_t code = static_cast<int8_t>(static_cast<int>(generator() % 255) - 127);
+      if (slot % 11 == 3) code = 127;  // the largest sums
+      keys[static_cast<size_t>(slot * kIndexDim + j)] = code;
+      pages[static_cast<size_t>(slot / 64 * kIndexPageBytes +
+                                IndexCodeOffset(static_cast<int>(slot % 64), j))] =
+          static_cast<uint8_t>(code);
+    }
+    float scale = std::exp2(Uniform(-9, -3));
+    if (slot % 97 == 5) scale = NAN;
+    if (slot % 89 == 7) scale = 0;
+    scales[static_cast<size_t>(slot)] = scale;
+    std::memcpy(pages.data() + slot / 64 * kIndexPageBytes + kIndexCodeBytes + slot % 64 * 4,
+                &scale, 4);
+  }
+  const int longest = *std::max_element(contexts.begin(), contexts.end());
+  const int64_t stride = (longest + 255) / 256 * 256;
+  std::vector<float> expected(static_cast<size_t>(tokens * stride), 0);
+  Parallel(tokens, [&](int64_t t) {
+    for (int64_t s = 0; s < contexts[static_cast<size_t>(t)]; ++s) {
+      const int64_t slot = batch.Slot(t, s);
+      expected[static_cast<size_t>(t * stride + s)] =
+          ScoreOf(q.data() + t * heads * kIndexDim, weights.data() + t * heads,
+                  keys.data() + slot * kIndexDim, scales[static_cast<size_t>(slot)], heads);
+    }
+  });
+  const DeviceBatch device(batch);
+  const Device<float> d_q(q), d_weights(weights);
+  const Device<uint8_t> d_pages(pages);
+  const int64_t room = PaddedIndexTokens(tokens);
+  const Device<uint8_t> packed(static_cast<size_t>(room * padded * kIndexDim));
+  const Device<float> packed_weights(static_cast<size_t>(room * padded));
+  const Device<float> unscale(static_cast<size_t>(room));
+  MUST(PackIndexQueries(d_q.get(), d_weights.get(), tokens, heads, IndexForm::kInt8, packed.get(),
+                        packed_weights.get(), unscale.get(), nullptr));
+  const IndexQueries queries{IndexForm::kInt8, padded, packed.get(), packed_weights.get(),
+                             unscale.get()};
+  const IndexBatch index{tokens,
+                         device.positions.get(),
+                         device.sequences.get(),
+                         device.page_table.get(),
+                         batch.table_stride,
+                         d_pages.get(),
+                         topk};
+  const int64_t width = std::min(topk, longest) + 3;
+  auto compare_scores = [&](const std::vector<float>& scores, int64_t first, int64_t last,
+                            int64_t scores_stride) -> std::string {
+    for (int64_t t = 0; t < tokens; ++t) {
+      if (contexts[static_cast<size_t>(t)] <= topk) continue;
+      for (int64_t s = first; s < std::min<int64_t>(last, contexts[static_cast<size_t>(t)]); ++s) {
+        const float a = scores[static_cast<size_t>(t * scores_stride + s - first)];
+        const float b = expected[static_cast<size_t>(t * stride + s)];
+        if (std::isnan(a) && std::isnan(b)) continue;
+        if (std::bit_cast<uint32_t>(a) != std::bit_cast<uint32_t>(b)) {
+          return "token " + std::to_string(t) + " key " + std::to_string(s) + ": " +
+                 std::to_string(a) + ", expected " + std::to_string(b);
+        }
+      }
+    }
+    return "";
+  };
+  {
+    const Device<float> scores(static_cast<size_t>(tokens * stride));
+    const Device<int32_t> positions(static_cast<size_t>(tokens * width)),
+        slots(static_cast<size_t>(tokens * width)), counts(static_cast<size_t>(tokens));
+    MUST(ScoreTokens(queries, index, scores.get(), stride, multiprocessors, nullptr));
+    MUST(SelectFromRows(
+        MakeSelection(batch, device, topk, width, positions.get(), slots.get(), counts.get()),
+        scores.get(), stride, multiprocessors, nullptr));
+    MUST(cudaDeviceSynchronize());
+    std::string wrong = compare_scores(scores.Host(), 0, stride, stride);
+    Report("scores_by_token/" + name, wrong.empty(), wrong);
+    wrong = CompareSelection(batch, expected, stride, topk, width, positions.Host(), slots.Host(),
+                             counts.Host());
+    Report("selection_from_rows/" + name, wrong.empty(), wrong);
+  }
+  {
+    const int64_t range = 512;
+    const Device<float> scores(static_cast<size_t>(tokens * range));
+    const Device<int32_t> positions(static_cast<size_t>(tokens * width)),
+        slots(static_cast<size_t>(tokens * width)), counts(static_cast<size_t>(tokens));
+    const Device<uint32_t> best_keys(static_cast<size_t>(tokens * topk));
+    const Device<int32_t> best_positions(static_cast<size_t>(tokens * topk)),
+        best_counts(static_cast<size_t>(tokens));
+    std::string wrong;
+    for (int64_t first = 0; first < stride; first += range) {
+      MUST(ScoreKeyRange(queries, index, first, range, scores.get(), range, multiprocessors,
+                         nullptr));
+      MUST(SelectFromRange(
+          MakeSelection(batch, device, topk, width, positions.get(), slots.get(), counts.get()),
+          {best_keys.get(), best_positions.get(), best_counts.get()}, scores.get(), range, first,
+          range, first + range >= stride, nullptr));
+      MUST(cudaDeviceSynchronize());
+      if (wrong.empty()) wrong = compare_scores(scores.Host(), first, first + range, range);
+    }
+    Report("scores_by_range/" + name, wrong.empty(), wrong);
+    wrong = CompareSelection(batch, expected, stride, topk, width, positions.Host(), slots.Host(),
+                             counts.Host());
+    Report("selection_from_ranges/" + name, wrong.empty(), wrong);
+  }
+}
+
+void CheckSelection(const std::string& name, int candidates, int topk,
+                    const std::function<float(int, int)>& score) {
+  const int tokens = 5;
+  std::vector<int> contexts, of_sequence;
+  for (int t = 0; t < tokens; ++t) {
+    contexts.push_back(std::max(1, candidates - t));
+    of_sequence.push_back(t % 2);
+  }
+  const Batch batch(contexts, of_sequence);
+  const DeviceBatch device(batch);
+  const int64_t stride = (candidates + 63) / 64 * 64;
+  std::vector<float> scores(static_cast<size_t>(tokens * stride));
+  for (int t = 0; t < tokens; ++t) {
+    for (int s = 0; s < stride; ++s) scores[static_cast<size_t>(t * stride + s)] = score(t, s);
+  }
+  const int64_t width = std::min(topk, candidates);
+  const Device<float> d_scores(scores);
+  const Device<int32_t> positions(static_cast<size_t>(tokens * width)),
+      slots(static_cast<size_t>(tokens * width)), counts(static_cast<size_t>(tokens));
+  MUST(SelectFromRows(
+      MakeSelection(batch, device, topk, width, positions.get(), slots.get(), counts.get()),
+      d_scores.get(), stride, multiprocessors, nullptr));
+  MUST(cudaDeviceSynchronize());
+  const std::string wrong = CompareSelection(batch, scores, stride, topk, width, positions.Host(),
+                                             slots.Host(), counts.Host());
+  Report("selection/" + name + "/n" + std::to_string(candidates) + "_k" + std::to_string(topk),
+         wrong.empty(), wrong);
+}
+
+// ---- Attention ----------------------------------------------------------------------------------
+
+struct Rows {
+  std::vector<uint8_t> bytes;
+  std::vector<float> values;  // [N, 576]
+};
+
+Rows MakeRows(RowForm form, int64_t count) {
+  Rows rows;
+  const int64_t row_bytes = form == RowForm::kFp8 ? 656 : 1152;
+  rows.bytes.resize(static_cast<size_t>(count * row_bytes));
+  rows.values.resize(static_cast<size_t>(count * 576));
+  for (int64_t n = 0; n < count; ++n) {
+    uint8_t* row = rows.bytes.data() + n * row_bytes;
+    float* values = rows.values.data() + n * 576;
+    if (form == RowForm::kFp8) {
+      for (int block = 0; block < 4; ++block) {
+        const int power = n % 50 == 7 && block == 2 ? 9 : static_cast<int>(generator() % 3) - 7;
+        const float scale = std::ldexp(1.0f, n % 50 == 7 && block == 2 ? power : power);
+        std::memcpy(row + 512 + 4 * block, &scale, 4);
+        for (int j = 0; j < 128; ++j) {
+          uint8_t code = static_cast<uint8_t>(generator());
+          if ((code & 0x7f) == 0x7f) code ^= 1;
+          if (power > 0) code &= 0x87;  // subnormal codes under a scale above 2^7
+          row[block * 128 + j] = code;
+          values[block * 128 + j] = FromE4m3(code) * scale;
+        }
+      }
+    }
+    for (int j = form == RowForm::kFp8 ? 512 : 0; j < 576; ++j) {
+      const uint16_t value = ToBf16(Normal());
+      std::memcpy(row + (form == RowForm::kFp8 ? 528 + (j - 512) * 2 : j * 2), &value, 2);
+      values[j] = FromBf16(value);
+    }
+  }
+  return rows;
+}
+
+// counts[t] rows for each token; `width` may be larger than all. Returns the outputs.
+std::vector<float> CheckAttention(const std::string& name, RowForm form, const Rows& rows,
+                                  const std::vector<int32_t>& counts, int heads, int width,
+                                  const std::vector<uint16_t>& q, const std::vector<int32_t>& slots,
+                                  int64_t scratch_tokens, bool compare) {
+  const int64_t tokens = static_cast<int64_t>(counts.size());
+  const Device<uint8_t> d_rows(rows.bytes);
+  const Device<uint16_t> d_q(q);
+  const Device<int32_t> d_slots(slots), d_counts(counts);
+  const Device<float> out(static_cast<size_t>(tokens * heads * 512));
+  const int64_t scratch_bytes = RowAttentionScratchBytes(scratch_tokens, heads, width);
+  const Device<uint8_t> scratch(static_cast<size_t>(scratch_bytes));
+  RowAttentionArgs args;
+  args.form = form;
+  args.q = d_q.get();
+  args.num_tokens = tokens;
+  args.num_heads = heads;
+  args.rows = d_rows.get();
+  args.slots = d_slots.get();
+  args.counts = d_counts.get();
+  args.width = width;
+  args.softmax_scale = 0.05f;
+  args.out = out.get();
+  MUST(RowAttention(args, scratch.get(), scratch_bytes, multiprocessors, nullptr));
+  MUST(cudaDeviceSynchronize());
+  const std::vector<float> result = out.Host();
+  if (!compare) return result;
+  std::vector<double> error(static_cast<size_t>(tokens), 0), norm(static_cast<size_t>(tokens), 0);
+  Parallel(tokens, [&](int64_t t) {
+    const int count = counts[static_cast<size_t>(t)];
+    std::vector<double> weights(static_cast<size_t>(count));
+    for (int h = 0; h < heads; ++h) {
+      const uint16_t* query = q.data() + (t * heads + h) * 576;
+      double max = -std::numeric_limits<double>::infinity();
+      for (int i = 0; i < count; ++i) {
+        const float* row =
+            rows.values.data() + int64_t{slots[static_cast<size_t>(t * width + i)]} * 576;
+        double dot = 0;
+        for (int j = 0; j < 576; ++j) dot += static_cast<double>(FromBf16(query[j])) * row[j];
+        weights[static_cast<size_t>(i)] = dot * static_cast<double>(0.05f);
+        max = std::max(max, weights[static_cast<size_t>(i)]);
+      }
+      double total = 0;
+      for (double& w : weights) total += w = std::exp(w - max);
+      std::vector<double> sum(512, 0);
+      for (int i = 0; i < count; ++i) {
+        const float* row =
+            rows.values.data() + int64_t{slots[static_cast<size_t>(t * width + i)]} * 576;
+        for (int c = 0; c < 512; ++c)
+          sum[static_cast<size_t>(c)] += weights[static_cast<size_t>(i)] * row[c];
+      }
+      for (int c = 0; c < 512; ++c) {
+        const double wanted = count == 0 ? 0 : sum[static_cast<size_t>(c)] / total;
+        const double got = result[static_cast<size_t>((t * heads + h) * 512 + c)];
+        error[static_cast<size_t>(t)] += (got - wanted) * (got - wanted);
+        norm[static_cast<size_t>(t)] += wanted * wanted;
+      }
+    }
+  });
+  double worst = 0;
+  for (size_t t = 0; t < error.size(); ++t) {
+    const double relative = norm[t] > 0 ? std::sqrt(error[t] / norm[t]) : std::sqrt(error[t]);
+    if (!(relative <= worst)) worst = relative;  // NaN too
+  }
+  char text[64];
+  std::snprintf(text, sizeof(text), "relative error %.2e", worst);
+  Report(name, worst < 4e-3, text);
+  return result;
+}
+
+void CheckAttentionForms() {
+  for (const RowForm form : {RowForm::kBf16, RowForm::kFp8}) {
+    const std::string prefix = form == RowForm::kFp8 ? "attention/fp8/h" : "attention/bf16/h";
+    const Rows rows = MakeRows(form, 3000);
+    for (const int heads : {6, 16, 64, 128, 192}) {
+      const int width = 700;
+      // Enough tokens for every cut: 1, 3, 12, 24, 48, 140 make different grids.
+      const std::vector<int32_t> few = {0, 1, 63, 64, 65, 128, 200, 699, 700};
+      std::vector<uint16_t> q(static_cast<size_t>(140 * heads * 576));
+      for (uint16_t& x : q) x = ToBf16(Normal());
+      std::vector<int32_t> counts(140), slots(static_cast<size_t>(140 * width), -1);
+      for (int t = 0; t < 140; ++t) {
+        counts[static_cast<size_t>(t)] =
+            t < 9 ? few[static_cast<size_t>(t)] : static_cast<int32_t>(generator() % 701);
+        for (int i = 0; i < counts[static_cast<size_t>(t)]; ++i) {
+          slots[static_cast<size_t>(t * width + i)] = static_cast<int32_t>(generator() % 3000);
+        }
+      }
+      const std::vector<float> all =
+          CheckAttention(prefix + std::to_string(heads) + "/few", form, rows,
+                         {counts.begin(), counts.begin() + 9}, heads, width, q, slots, 9, true);
+      std::string wrong;
+      for (const int tokens : {1, 3, 12, 24, 48, 140}) {
+        for (const int64_t at_once : {int64_t{tokens}, int64_t{5}}) {
+          const std::vector<float> some =
+              CheckAttention("", form, rows, {counts.begin(), counts.begin() + tokens}, heads,
+                             width, q, slots, at_once, false);
+          const size_t shared = static_cast<size_t>(std::min(tokens, 9) * heads * 512);
+          if (std::memcmp(some.data(), all.data(), shared * sizeof(float)) != 0) {
+            wrong += " " + std::to_string(tokens) + "/" + std::to_string(at_once);
+          }
+        }
+      }
+      Report(prefix + std::to_string(heads) + "/equal_bits_in_any_batch", wrong.empty(), wrong);
+    }
+  }
+}
+
+void CheckIndexers() {
+  CheckIndexer("one_i64", {5000}, {0}, 64, 100);
+  CheckIndexer("short_i64", {1, 63, 64, 65, 100, 101, 128, 129}, {0, 1, 2, 3, 4, 5, 6, 7}, 64, 100);
+  CheckIndexer("few_i4", {3000, 700, 257, 256}, {0, 1, 2, 1}, 4, 256);
+  CheckIndexer("few_i32", {1500, 700}, {0, 1}, 32, 64);
+  CheckIndexer("few_i16", {900, 1024, 1025}, {0, 1, 1}, 16, 64);
+  {
+    std::vector<int> contexts, of_sequence;  // two prompts and some decoding between them
+    for (int t = 0; t < 37; ++t) contexts.push_back(900 + t), of_sequence.push_back(0);
+    for (int t = 0; t < 5; ++t) contexts.push_back(40 + 300 * t), of_sequence.push_back(t + 1);
+    for (int t = 0; t < 50; ++t) contexts.push_back(1 + 30 * t), of_sequence.push_back(6);
+    CheckIndexer("mixed_i64", contexts, of_sequence, 64, 128);
+    CheckIndexer("mixed_i4", contexts, of_sequence, 4, 256);
+    CheckIndexer("mixed_i20", contexts, of_sequence, 20, 1);
+  }
+}
+
+void CheckSelections() {
+  for (const int n : {1, 2047, 2048, 2049, 5000, 32768, 131072, 400000}) {
+    const int k = 2048;
+    CheckSelection("random", n, k, [](int, int) { return Normal(); });
+    CheckSelection("equal", n, k, [](int, int) { return 0.0f; });
+    CheckSelection("plateau", n, k, [](int, int s) { return s % 50 == 0 ? Uniform(0, 1) : 0.0f; });
+    CheckSelection("concentrated", n, k, [](int, int) { return Uniform(1.0f, 1.0001f); });
+    CheckSelection("infinite", n, k, [](int t, int s) {
+      return (s + t) % 3 == 0 ? -INFINITY : (s % 1000 == 1 ? INFINITY : -Uniform(0, 1));
+    });
+    CheckSelection("nan", n, k, [](int, int s) { return s % 100 < 99 ? NAN : Normal(); });
+    CheckSelection("ascending", n, k, [](int, int s) { return static_cast<float>(s); });
+  }
+}
+
+// ---- Timing -------------------------------------------------------------------------------------
+
+__global__ void FillKernel(uint32_t* words, int64_t count, uint32_t seed, int what) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
+       i += int64_t{gridDim.x} * blockDim.x) {
+    uint32_t x =
+        static_cast<uint32_t>(i) * 2654435761u ^ seed ^ static_cast<uint32_t>(i >> 32) * 40503u;
+    x ^= x >> 16, x *= 0x85ebca6bu, x ^= x >> 13, x *= 0xc2b2ae35u, x ^= x >> 16;
+    uint32_t y = x;
+    if (what == 1) {  // pages of int8 keys: codes, then scales
+      if (i % (kIndexPageBytes / 4) >= kIndexCodeBytes / 4) y = 0x3a000000u | (x & 0x7fffffu);
+    } else if (what == 2) {  // FP8 rows of 656 bytes
+      const int at = static_cast<int>(i % 164);
+      if (at >= 128 && at < 132)
+        y = 0x3c000000u;  // 2^-7
+      else if (at >= 132)
+        y = (x & 0x807f807fu) | 0x3f003f00u;
+      else
+        y = x & 0xb7b7b7b7u;
+    } else if (what == 3) {  // bf16 in ±1
+      y = (x & 0x80ff80ffu) | 0x3e003e00u;
+    } else if (what == 4) {  // f32 weights
+      y = (x & 0x80ffffffu) | 0x3b000000u;
+    } else if (what == 5) {
+      y = 0x3f800000u;
+    }
+    words[i] = y;
+  }
+}
+void Fill(void* data, int64_t bytes, uint32_t seed, int what) {
+  FillKernel<<<1024, 256>>>(static_cast<uint32_t*>(data), bytes / 4, seed, what);
+  MUST(cudaGetLastError());
+}
+
+uint8_t* flush = nullptr;
+constexpr size_t kFlushBytes = 256u << 20;
+
+struct Times {
+  double cold, graph, low, high;
+};
+
+// `work(set, stream)`: cold is a launch after the cache was overwritten; graph is a graph of ten
+// launches that take turns among the sets. Microseconds a launch, medians.
+Times Time(int sets, int repeats, const std::function<void(int, cudaStream_t)>& work) {
+  cudaStream_t stream;
+  MUST(cudaStreamCreate(&stream));
+  cudaEvent_t begin, end;
+  MUST(cudaEventCreate(&begin));
+  MUST(cudaEventCreate(&end));
+  std::vector<double> cold, hot;
+  float ms = 0;
+  for (int i = 0; i < 3 + repeats; ++i) {
+    MUST(cudaMemsetAsync(flush, i, kFlushBytes, stream));
+    MUST(cudaEventRecord(begin, stream));
+    work(i % sets, stream);
+    MUST(cudaEventRecord(end, stream));
+    MUST(cudaEventSynchronize(end));
+    MUST(cudaEventElapsedTime(&ms, begin, end));
+    if (i >= 3) cold.push_back(ms * 1e3);
+  }
+  cudaGraph_t graph;
+  cudaGraphExec_t run;
+  MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < 10; ++i) work(i % sets, stream);
+  MUST(cudaStreamEndCapture(stream, &graph));
+  MUST(cudaGraphInstantiate(&run, graph, 0));
+  for (int i = 0; i < 3 + repeats; ++i) {
+    MUST(cudaEventRecord(begin, stream));
+    MUST(cudaGraphLaunch(run, stream));
+    MUST(cudaEventRecord(end, stream));
+    MUST(cudaEventSynchronize(end));
+    MUST(cudaEventElapsedTime(&ms, begin, end));
+    if (i >= 3) hot.push_back(ms * 1e2);
+  }
+  MUST(cudaGraphExecDestroy(run));
+  MUST(cudaGraphDestroy(graph));
+  MUST(cudaEventDestroy(begin));
+  MUST(cudaEventDestroy(end));
+  MUST(cudaStreamDestroy(stream));
+  std::sort(cold.begin(), cold.end());
+  std::sort(hot.begin(), hot.end());
+  return {cold[cold.size() / 2], hot[hot.size() / 2], hot[hot.size() / 10],
+          hot[hot.size() * 9 / 10]};
+}
+
+std::vector<std::string> words;
+bool Wanted(const std::string& name) {
+  if (words.empty()) return true;
+  return std::any_of(words.begin(), words.end(),
+                     [&](const std::string& w) { return name.find(w) != std::string::npos; });
+}
+
+// flops and bytes: of one launch.
+void Bench(const std::string& name, int sets, double flops, double bytes,
+           const std::function<void(int, cudaStream_t)>& work) {
+  if (!Wanted(name)) return;
+  const Times t = Time(sets, 15, work);
+  std::printf("%-52s cold %8.1f  graph %8.1f [%.1f, %.1f] us  %7.1f TFLOP/s  %6.2f TB/s\n",
+              name.c_str(), t.cold, t.graph, t.low, t.high, flops / t.graph / 1e6,
+              bytes / t.graph / 1e6);
+  std::fflush(stdout);
+}
+
+// One layer of V3.2: `tokens` tokens a set, `sets` sets, each token of its own sequence (decoding)
+// or all of one sequence (a prompt's last tokens).
+void BenchShape(bool prompt, int tokens, int context, int heads) {
+  constexpr int kHeads = 64;
+  constexpr int kTopk = 2048;
+  const int sequences = prompt ? 1 : std::max(tokens, context >= 131072 ? 8 : 32);
+  const int sets = prompt ? 1 : std::max(1, sequences / tokens);
+  const std::string shape = (prompt ? std::string("/prefill/t") : std::string("/decode/b")) +
+                            std::to_string(tokens) + "_s" + std::to_string(context);
+  if (!Wanted("indexer" + shape) && !Wanted("indexer_e4m3" + shape) &&
+      !Wanted("selection" + shape) && !Wanted("attention" + shape) && !Wanted("chain" + shape)) {
+    return;
+  }
+  const int64_t table_stride = context / 64;
+  const int64_t slots_total = int64_t{sequences} * context;
+  std::vector<int32_t> table(static_cast<size_t>(sequences * table_stride));
+  std::iota(table.begin(), table.end(), 0);
+  std::shuffle(table.begin(), table.end(), generator);
+  std::vector<int32_t> positions, sequence_of;
+  double pairs = 0;
+  for (int s = 0; s < sets * tokens; ++s) {
+    positions.push_back(prompt ? context - tokens + s : context - 1);
+    sequence_of.push_back(prompt ? 0 : s);
+    if (s < tokens) pairs += positions.back() + 1 > kTopk ? positions.back() + 1 : 0;
+  }
+  const int64_t all = int64_t{sets} * tokens;
+  const Device<int32_t> d_table(table), d_positions(positions), d_sequences(sequence_of);
+  const Device<uint8_t> pages(static_cast<size_t>(slots_total / 64 * kIndexPageBytes));
+  Fill(pages.get(), slots_total / 64 * kIndexPageBytes, 1, 1);
+  const int64_t room = PaddedIndexTokens(all);
+  const Device<uint8_t> q(static_cast<size_t>(room * kHeads * kIndexDim));
+  const Device<float> weights(static_cast<size_t>(room * kHeads)),
+      unscale(static_cast<size_t>(room));
+  Fill(q.get(), room * kHeads * kIndexDim, 2, 0);
+  Fill(weights.get(), room * kHeads * 4, 3, 4);
+  {  // scaled as PackIndexQueries does it
+    std::vector<float> w = weights.Host();
+    for (float& x : w) x = std::ldexp(x, 108);
+    MUST(cudaMemcpy(weights.get(), w.data(), w.size() * 4, cudaMemcpyHostToDevice));
+    const std::vector<float> u(static_cast<size_t>(room), std::ldexp(1.0f, 20));
+    MUST(cudaMemcpy(unscale.get(), u.data(), u.size() * 4, cudaMemcpyHostToDevice));
+  }
+  const int64_t range = prompt ? kMaxRange : 0;
+  const int64_t stride = prompt ? range : context;
+  const Device<float> scores(static_cast<size_t>(tokens * stride));
+  const Device<int32_t> out_positions(static_cast<size_t>(tokens) * kTopk),
+      out_slots(static_cast<size_t>(tokens) * kTopk), out_counts(static_cast<size_t>(tokens));
+  const Device<uint32_t> best_keys(prompt ? static_cast<size_t>(tokens) * kTopk : 1);
+  const Device<int32_t> best_positions(prompt ? static_cast<size_t>(tokens) * kTopk : 1),
+      best_counts(static_cast<size_t>(tokens));
+  IndexForm index_form = IndexForm::kInt8;
+  auto queries = [&](int set) {
+    const int64_t first = int64_t{set} * tokens;
+    return IndexQueries{index_form, kHeads, q.get() + first * kHeads * kIndexDim,
+                        weights.get() + first * kHeads, unscale.get() + first};
+  };
+  auto index = [&](int set) {
+    const int64_t first = int64_t{set} * tokens;
+    return IndexBatch{tokens,
+                      d_positions.get() + first,
+                      d_sequences.get() + first,
+                      d_table.get(),
+                      table_stride,
+                      pages.get(),
+                      kTopk};
+  };
+  auto selection = [&](int set) {
+    const int64_t first = int64_t{set} * tokens;
+    return SelectionBatch{tokens,
+                          d_positions.get() + first,
+                          d_sequences.get() + first,
+                          d_table.get(),
+                          table_stride,
+                          kTopk,
+                          out_positions.get(),
+                          out_slots.get(),
+                          out_counts.get(),
+                          kTopk};
+  };
+  auto score = [&](int set, cudaStream_t stream) {
+    if (!prompt) {
+      MUST(ScoreTokens(queries(set), index(set), scores.get(), stride, multiprocessors, stream));
+      return;
+    }
+    for (int64_t first = 0; first < context; first += range) {
+      MUST(ScoreKeyRange(queries(set), index(set), first, std::min<int64_t>(range, context - first),
+                         scores.get(), stride, multiprocessors, stream));
+    }
+  };
+  auto select = [&](int set, cudaStream_t stream) {
+    if (!prompt) {
+      MUST(SelectFromRows(selection(set), scores.get(), stride, multiprocessors, stream));
+      return;
+    }
+    for (int64_t first = 0; first < context; first += range) {
+      MUST(SelectFromRange(selection(set),
+                           {best_keys.get(), best_positions.get(), best_counts.get()}, scores.get(),
+                           stride, first, std::min<int64_t>(range, context - first),
+                           first + range >= context, stream));
+    }
+  };
+  auto score_and_select = [&](int set, cudaStream_t stream) {
+    if (!prompt) {
+      score(set, stream);
+      select(set, stream);
+      return;
+    }
+    for (int64_t first = 0; first < context; first += range) {
+      const int64_t keys = std::min<int64_t>(range, context - first);
+      MUST(ScoreKeyRange(queries(set), index(set), first, keys, scores.get(), stride,
+                         multiprocessors, stream));
+      MUST(SelectFromRange(selection(set),
+                           {best_keys.get(), best_positions.get(), best_counts.get()}, scores.get(),
+                           stride, first, keys, first + range >= context, stream));
+    }
+  };
+  const RowForm form = prompt ? RowForm::kBf16 : RowForm::kFp8;
+  const int64_t row_bytes = prompt ? 1152 : 656;
+  const Device<uint8_t> rows(static_cast<size_t>(slots_total * row_bytes));
+  Fill(rows.get(), slots_total * row_bytes, 4, prompt ? 3 : 2);
+  const Device<uint16_t> query(static_cast<size_t>(int64_t{tokens} * heads * 576));
+  Fill(query.get(), int64_t{tokens} * heads * 576 * 2, 5, 3);
+  const Device<uint16_t> out(static_cast<size_t>(int64_t{tokens} * heads * 512));
+  const int64_t at_once = prompt ? multiprocessors / 2 : tokens;
+  const int64_t scratch_bytes = RowAttentionScratchBytes(at_once, heads, kTopk);
+  const Device<uint8_t> scratch(static_cast<size_t>(2 * scratch_bytes));
+  auto attend_from = [&](const int32_t* slots, int64_t bytes, cudaStream_t stream) {
+    RowAttentionArgs args;
+    args.form = form;
+    args.q = query.get();
+    args.num_tokens = tokens;
+    args.num_heads = heads;
+    args.rows = rows.get();
+    args.slots = slots;
+    args.counts = out_counts.get();
+    args.width = kTopk;
+    args.softmax_scale = 0.05f;
+    args.out = out.get();
+    args.out_bf16 = true;
+    MUST(RowAttention(args, scratch.get(), bytes, multiprocessors, stream));
+  };
+  // Every set's selection, so that attention alone reads different rows each time.
+  const Device<int32_t> kept(static_cast<size_t>(all) * kTopk);
+  for (int set = 0; set < sets; ++set) {
+    score_and_select(set, nullptr);
+    MUST(cudaMemcpyAsync(kept.get() + int64_t{set} * tokens * kTopk, out_slots.get(),
+                         static_cast<size_t>(tokens) * kTopk * 4, cudaMemcpyDeviceToDevice,
+                         nullptr));
+  }
+  MUST(cudaDeviceSynchronize());
+  const double indexer_bytes = prompt ? 0 : pairs * 136;
+  const double attention_flops = 2.0 * heads * 1088 * kTopk * tokens;
+  const double attention_bytes =
+      tokens * (2048.0 * static_cast<double>(row_bytes) + heads * 2176.0);
+  const std::string with_heads = "_h" + std::to_string(heads);
+  if (heads == 128) {
+    Bench("indexer" + shape, sets, pairs * 16384, indexer_bytes, score);
+    Bench("selection" + shape, sets, 0, pairs * 4, select);
+    index_form = IndexForm::kE4m3;
+    Bench("indexer_e4m3" + shape, sets, pairs * 16384, indexer_bytes, score);
+    index_form = IndexForm::kInt8;
+    if (prompt) Bench("indexer+selection" + shape, sets, pairs * 16384, 0, score_and_select);
+  }
+  Bench("attention" + shape + with_heads, sets, attention_flops, attention_bytes,
+        [&](int set, cudaStream_t stream) {
+          attend_from(kept.get() + int64_t{set} * tokens * kTopk, scratch_bytes, stream);
+        });
+  if (prompt) {
+    Bench("attention_double_parts" + shape + with_heads, sets, attention_flops, attention_bytes,
+          [&](int, cudaStream_t stream) { attend_from(kept.get(), 2 * scratch_bytes, stream); });
+  }
+  Bench("chain" + shape + with_heads, sets, 0, 0, [&](int set, cudaStream_t stream) {
+    score_and_select(set, stream);
+    attend_from(out_slots.get(), scratch_bytes, stream);
+  });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  cudaDeviceProp properties;
+  MUST(cudaGetDeviceProperties(&properties, 0));
+  multiprocessors = properties.multiProcessorCount;
+  std::printf("%s, %d multiprocessors\n", properties.name, multiprocessors);
+  const std::string mode = argc > 1 ? argv[1] : "check";
+  for (int i = 2; i < argc; ++i) words.push_back(argv[i]);
+  if (mode == "check") {
+    if (Wanted("indexer")) CheckIndexers();
+    if (Wanted("selection")) CheckSelections();
+    if (Wanted("attention")) CheckAttentionForms();
+    std::printf("%d checks failed\n", failures);
+    return failures > 0;
+  }
+  MUST(cudaMalloc(&flush, kFlushBytes));
+  {
+    const Device<uint8_t> from(size_t{4} << 30), to(size_t{4} << 30);
+    const Times copy = Time(1, 5, [&](int, cudaStream_t stream) {
+      MUST(
+          cudaMemcpyAsync(to.get(), from.get(), size_t{4} << 30, cudaMemcpyDeviceToDevice, stream));
+    });
+    std::printf("copy %.2f TB/s\n", 2.0 * 4294967296.0 / copy.cold / 1e6);
+  }
+  for (const int context : {4096, 32768, 131072}) {
+    for (const int tokens : {1, 8, 32, 128}) BenchShape(false, tokens, context, 128);
+  }
+  for (const int tokens : {1, 8, 32, 128}) BenchShape(false, tokens, 32768, 16);
+  for (const int context : {4096, 32768, 131072}) BenchShape(true, 2048, context, 128);
+  return 0;
+}

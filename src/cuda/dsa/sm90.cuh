@@ -1,0 +1,224 @@
+// Hopper's instructions as functions: barriers in shared memory, bulk copies, warpgroup products,
+// clusters, and launches that overlap their predecessor's end.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace winnow::cuda::sm90 {
+
+// ---- Shared memory and barriers -----------------------------------------------------------------
+
+__device__ inline uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+__device__ inline void BarrierInit(uint64_t* barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
+               "r"(arrivals)
+               : "memory");
+}
+// After BarrierInit, before anyone else or the copy engine uses the barriers.
+__device__ inline void BarrierInitFence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void BarrierExpect(uint64_t* barrier, uint32_t bytes) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+__device__ inline void BarrierArrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+}
+// Until the phase of this parity is over.
+__device__ inline void BarrierWait(uint64_t* barrier, uint32_t parity) {
+  uint32_t done;
+  do {
+    asm volatile(
+        "{\n.reg .pred p;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n}\n"
+        : "=r"(done)
+        : "r"(SharedAddress(barrier)), "r"(parity)
+        : "memory");
+  } while (!done);
+}
+// Of `threads` threads of the block that name the same barrier, 1 … 15.
+__device__ inline void NamedBarrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ inline void NamedBarrierArrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// Ordinary writes to shared memory, own or learned of by a barrier, are seen by the tensor cores
+// from here on. It waits for all that this thread has under way, copies too: so the reader calls
+// it, not the writer.
+__device__ inline void FenceProxyAsync() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// ---- Copies -------------------------------------------------------------------------------------
+
+// Multiples of 16 bytes, both ends aligned to 16; arrives at `barrier` in bytes.
+__device__ inline void BulkCopy(void* shared, const void* global, uint32_t bytes,
+                                uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(SharedAddress(shared)),
+      "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
+      : "memory");
+}
+__device__ inline void CopyAsync16(uint32_t shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared), "l"(global)
+               : "memory");
+}
+// The same, or sixteen zero bytes, for which nothing is read.
+__device__ inline void CopyAsync16OrZero(uint32_t shared, const void* global, bool there) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+               "r"(there ? 16 : 0)
+               : "memory");
+}
+// One of the barrier's arrivals, once this thread's copies so far have landed.
+__device__ inline void CopyAsyncArrive(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(SharedAddress(barrier))
+               : "memory");
+}
+__device__ inline void CopyAsyncCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+__device__ inline void CopyAsyncWait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+__device__ inline uint4 LoadStreaming(const void* global) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(global));
+  return v;
+}
+__device__ inline void StoreShared16(uint32_t shared, uint4 v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
+__device__ inline uint4 LoadShared16(uint32_t shared) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(shared)
+               : "memory");
+  return v;
+}
+__device__ inline float LoadSharedFloat(uint32_t shared) {
+  float v;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(shared) : "memory");
+  return v;
+}
+__device__ inline void LoadMatrix4(uint32_t (&r)[4], uint32_t shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared)
+               : "memory");
+}
+
+// ---- Warpgroup products -------------------------------------------------------------------------
+
+// Rows of 128 bytes whose 16-byte chunks are exchanged by the row's number mod 8. `stride8` is the
+// distance of groups of eight rows; `leading` that of blocks of 64 columns, where the matrix lies
+// with its columns contiguous (transposed). Both in bytes.
+__device__ inline uint64_t SwizzledMatrix(uint32_t shared, uint32_t stride8,
+                                          uint32_t leading = 16) {
+  return (uint64_t{1} << 62) | (uint64_t{stride8 >> 4} << 32) | (uint64_t{leading >> 4} << 16) |
+         ((shared & 0x3ffff) >> 4);
+}
+__device__ inline void ProductFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void ProductCommit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+__device__ inline void ProductWait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+// The compiler may not move uses of an accumulator across this.
+template <typename T, int kSize>
+__device__ inline void Pin(T (&values)[kSize]) {
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) {
+    if constexpr (sizeof(T) == 4 && static_cast<T>(0.5) != static_cast<T>(0)) {
+      asm volatile("" : "+f"(values[i])::"memory");
+    } else {
+      asm volatile("" : "+r"(values[i])::"memory");
+    }
+  }
+}
+
+// ---- Clusters -----------------------------------------------------------------------------------
+
+__device__ inline uint32_t ClusterRank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ inline void ClusterSync() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+// The address in block `rank` of the cluster of what lies at `shared` in this one.
+__device__ inline uint32_t PeerAddress(uint32_t shared, uint32_t rank) {
+  uint32_t address;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
+  return address;
+}
+__device__ inline uint32_t LoadPeer(uint32_t address) {
+  uint32_t value;
+  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+  return value;
+}
+__device__ inline void StorePeer(uint32_t address, uint32_t value) {
+  asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+
+// ---- Launches that overlap ----------------------------------------------------------------------
+
+// Until everything the launch before wrote can be read.
+__device__ inline void WaitForPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+// The next launch may begin to set itself up.
+__device__ inline void LetNextBegin() { asm volatile("griddepcontrol.launch_dependents;" :::); }
+
+struct Launch {
+  dim3 grid;
+  int threads = 0;
+  int shared_bytes = 0;
+  int cluster = 1;
+  cudaStream_t stream = nullptr;
+};
+
+// A kernel that calls WaitForPrevious before it reads or writes device memory.
+template <typename... Parameters, typename... Arguments>
+cudaError_t LaunchOverlapping(void (*kernel)(Parameters...), const Launch& launch,
+                              const Arguments&... arguments) {
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           launch.shared_bytes);
+  if (error != cudaSuccess) return error;
+  cudaLaunchAttribute attributes[2];
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = static_cast<unsigned>(launch.cluster);
+  attributes[1].val.clusterDim.y = 1;
+  attributes[1].val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = launch.grid;
+  config.blockDim = dim3(static_cast<unsigned>(launch.threads));
+  config.dynamicSmemBytes = static_cast<size_t>(launch.shared_bytes);
+  config.stream = launch.stream;
+  config.attrs = attributes;
+  config.numAttrs = launch.cluster > 1 ? 2 : 1;
+  return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+}  // namespace winnow::cuda::sm90
