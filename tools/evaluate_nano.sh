@@ -13,8 +13,8 @@ mkdir -p "$out"
 measure() {  # NAME KIND ARGUMENTS…
   name=$1 kind=$2
   shift 2
-  printf '\n== %s: winnow eval %s %s %s\n\n' "$name" "$kind" "$model" "$*"
-  "$winnow" eval "$kind" "$model" "$@" --json "$out/$name.json" --svg "$out/$name.svg"
+  printf '\n== %s: winnow eval %s %s %s --precision f32\n\n' "$name" "$kind" "$model" "$*"
+  "$winnow" eval "$kind" "$model" "$@" --precision f32 --json "$out/$name.json" --svg "$out/$name.svg"
 }
 measure perplexity perplexity $texts --length 16K
 measure recall recall $texts --length 8K
