@@ -20,7 +20,7 @@ void Exchange::Post(const std::shared_ptr<Exchange>& self, Task task) {
 }
 
 void Exchange::Wake(const std::shared_ptr<Exchange>& self) {
-  if (gone.load() && !source && !later) return;
+  if (gone.load()) return;
   if (waking_.exchange(true)) return;
   Post(self, [](Exchange& exchange) {
     exchange.waking_.store(false);

@@ -57,6 +57,13 @@ inline Deadline After(double seconds) {
 
 constexpr double kPatience = 30.0;  // seconds that a test waits for what must come
 
+// Bytes of the process for each byte it uses: sanitizers keep books about all memory.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr int64_t kShadow = 6;
+#else
+constexpr int64_t kShadow = 1;
+#endif
+
 class Client {
  public:
   explicit Client(int port, int receive_buffer = 0) {

@@ -362,7 +362,7 @@ TEST_F(Serving, KeepsNoMemoryOfBombs) {
         "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{");
   }
   EXPECT_EQ(New().Get("/health").status, 200);
-  EXPECT_TRUE(Serve::Eventually([&] { return Small().Memory() - before < int64_t{8} << 20; },
+  EXPECT_TRUE(Serve::Eventually([&] { return Small().Memory() - before < kShadow * (8 << 20); },
                                 /*seconds=*/5.0))
       << Small().Memory() - before;
 }
@@ -484,7 +484,7 @@ TEST_F(Serving, ASlowReaderHoldsUpNobodyAndIsLetGo) {
   EXPECT_EQ(other.status, 200);
   EXPECT_TRUE(
       Serve::Eventually([&] { return Small().Metric("winnow_cancelled_total") >= before + 64.0; }));
-  EXPECT_LT(Small().Memory() - memory, int64_t{32} << 20);
+  EXPECT_LT(Small().Memory() - memory, kShadow * (32 << 20));
 }
 
 TEST_F(Serving, HundredsOfConnectionsAtATime) {
