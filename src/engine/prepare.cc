@@ -164,6 +164,8 @@ Result<GenerationTask> PrepareGeneration(const Request& request, const PrepareCo
   WINNOW_TRY(CheckSampler(task.sampler));
   for (const auto& [id, bias] : task.sampler.logit_bias)
     WINNOW_TRY(CheckToken(id, "logit_bias", context));
+  for (const int32_t id : request.stop_token_ids)
+    WINNOW_TRY(CheckToken(id, "stop_token_ids", context));
   const int64_t least = request.prompt_logprobs ? 0 : 1;
   if (request.max_tokens < least) {
     return InvalidArgument(

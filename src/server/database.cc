@@ -79,6 +79,8 @@ Result<Database> Database::Open(const std::string& path, bool writable) {
   struct stat info;
   if (!writable && stat(path.c_str(), &info) != 0)
     return NotFound(path + ": there is no such file");
+  if (!writable && !S_ISREG(info.st_mode))
+    return InvalidArgument(path + ": expected a file that is a database");
   sqlite3* handle = nullptr;
   const int flags = writable ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
   const int code = sqlite3_open_v2(path.c_str(), &handle, flags, nullptr);

@@ -19,21 +19,25 @@ void Append(std::vector<T>* to, std::vector<T> more) {
   to->insert(to->end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
 }
 
-// `chunk` becomes what both said.
-void Merge(Chunk next, Chunk* chunk) {
-  chunk->text += next.text;
-  chunk->reasoning += next.reasoning;
-  Append(&chunk->tool_calls, std::move(next.tool_calls));
-  Append(&chunk->token_ids, std::move(next.token_ids));
-  Append(&chunk->details, std::move(next.details));
-  Append(&chunk->prompt_details, std::move(next.prompt_details));
-  chunk->prefilled = next.prefilled;
-  chunk->prompt_tokens = next.prompt_tokens;
-  chunk->finish = next.finish;
-  chunk->receipt = next.receipt;
-}
-
 }  // namespace
+
+void Merge(Chunk next, Chunk* chunk) {
+  // By names that cover the whole of Chunk: a field that is added there does not compile here until
+  // it is merged, too.
+  auto& [text, reasoning, tool_calls, token_ids, details, prompt_details, prefilled, prompt_tokens,
+         finish, stop, receipt] = next;
+  chunk->text += text;
+  chunk->reasoning += reasoning;
+  Append(&chunk->tool_calls, std::move(tool_calls));
+  Append(&chunk->token_ids, std::move(token_ids));
+  Append(&chunk->details, std::move(details));
+  Append(&chunk->prompt_details, std::move(prompt_details));
+  chunk->prefilled = prefilled;
+  chunk->prompt_tokens = prompt_tokens;
+  chunk->finish = finish;
+  chunk->stop = std::move(stop);
+  chunk->receipt = receipt;
+}
 
 Generations::Generations(std::vector<Stream> streams, std::unique_ptr<AnswerWriter> writer,
                          std::shared_ptr<RequestRecord> record, int64_t n, std::string request_id,

@@ -15,6 +15,9 @@
 
 namespace winnow::server {
 
+// `chunk`, and what a stream said after it, become one.
+void Merge(Chunk next, Chunk* chunk);
+
 // Streams of all choices of an answer. Made on any thread; everything else happens on the io
 // thread. When the client goes, the streams are cancelled and read to their ends, so that the
 // record says what they cost. `held` is let go of with the last stream.

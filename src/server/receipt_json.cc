@@ -12,11 +12,11 @@ void AddPhase(const PhaseCost& cost, PhaseCost* into) {
   into->dense_seconds += cost.dense_seconds;
 }
 
-json::object PhaseJson(int64_t tokens, const PhaseCost& cost) {
+json::object PhaseJson(int64_t tokens, const PhaseCost& cost, bool is_modelled) {
   json::object phase = {
       {"tokens", tokens},    {"seconds", cost.seconds},         {"flops", cost.flops},
       {"bytes", cost.bytes}, {"dense_flops", cost.dense_flops}, {"dense_bytes", cost.dense_bytes}};
-  if (cost.dense_seconds > 0.0) phase["dense_seconds_modelled"] = cost.dense_seconds;
+  if (is_modelled) phase["dense_seconds_modelled"] = cost.dense_seconds;
   return phase;
 }
 
@@ -63,16 +63,18 @@ double DenseDollarsModelled(const Receipt& receipt, double dollars_per_hour) {
 }
 
 json::object ReceiptJson(const Receipt& receipt, std::optional<double> dollars_per_hour) {
-  json::object json = {{"prefill", PhaseJson(receipt.computed_tokens, receipt.prefill)},
-                       {"decode", PhaseJson(receipt.completion_tokens, receipt.decode)},
-                       {"cached_tokens", receipt.cached_tokens},
-                       {"recomputed_tokens", receipt.recomputed_tokens},
-                       {"attention_rows_read", receipt.attention_rows_read},
-                       {"attention_rows_dense", receipt.attention_rows_dense},
-                       {"index_keys_scored", receipt.index_keys_scored},
-                       {"queue_seconds", receipt.queue_seconds},
-                       {"wall_prefill_seconds", receipt.prefill_seconds},
-                       {"wall_decode_seconds", receipt.decode_seconds}};
+  const bool is_modelled = receipt.prefill.dense_seconds + receipt.decode.dense_seconds > 0.0;
+  json::object json = {
+      {"prefill", PhaseJson(receipt.computed_tokens, receipt.prefill, is_modelled)},
+      {"decode", PhaseJson(receipt.completion_tokens, receipt.decode, is_modelled)},
+      {"cached_tokens", receipt.cached_tokens},
+      {"recomputed_tokens", receipt.recomputed_tokens},
+      {"attention_rows_read", receipt.attention_rows_read},
+      {"attention_rows_dense", receipt.attention_rows_dense},
+      {"index_keys_scored", receipt.index_keys_scored},
+      {"queue_seconds", receipt.queue_seconds},
+      {"wall_prefill_seconds", receipt.prefill_seconds},
+      {"wall_decode_seconds", receipt.decode_seconds}};
   if (dollars_per_hour) {
     json["dollars"] = Dollars(receipt, *dollars_per_hour);
     const double dense = DenseDollarsModelled(receipt, *dollars_per_hour);

@@ -34,6 +34,11 @@ ApiError StoreError(const Status& status, const char* code = "") {
                                                                : 503;
   error.retry_after = error.status == 503 ? 5 : 0;
   if (error.status == 400) error.code = code;
+  if (error.status == 503) {
+    // Such messages begin with a path, and where this server keeps its files is nobody's business.
+    const size_t reason = error.message.find(": ");
+    if (reason != std::string::npos) error.message = "files" + error.message.substr(reason);
+  }
   return error;
 }
 

@@ -17,7 +17,6 @@ void Page(const Responder& responder) {
   response.content_type = "text/html; charset=utf-8";
   response.body = std::string(kPage);
   response.headers = {{"Content-Security-Policy", kPolicy},
-                      {"X-Content-Type-Options", "nosniff"},
                       {"Referrer-Policy", "no-referrer"},
                       {"Cache-Control", "no-cache"}};
   responder.Send(std::move(response));

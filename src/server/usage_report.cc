@@ -47,6 +47,14 @@ Status AddRows(const Database& database, const std::string& sql, const UsageQuer
   }
 }
 
+Status CheckIsLedger(const Database& database, const std::string& path) {
+  WINNOW_ASSIGN(Statement table,
+                database.Prepare("SELECT 1 FROM sqlite_master WHERE name = 'requests'"));
+  WINNOW_ASSIGN(const bool is_there, table.Step());
+  if (is_there) return OkStatus();
+  return InvalidArgument(path + ": no table requests, expected a ledger of winnow serve");
+}
+
 }  // namespace
 
 Result<std::vector<UsageRow>> ReadUsage(const std::string& path, const UsageQuery& query) {
@@ -54,6 +62,7 @@ Result<std::vector<UsageRow>> ReadUsage(const std::string& path, const UsageQuer
   WINNOW_ASSIGN(const double since, Bound("since", query.since, 0));
   WINNOW_ASSIGN(const double until, Bound("until", query.until, 1e18));
   WINNOW_ASSIGN(const Database database, Database::Open(path, /*writable=*/false));
+  WINNOW_TRY(CheckIsLedger(database, path));
   const std::string where =
       " FROM requests WHERE time >= ?1 AND time < ?2 AND (?3 = '' OR key = ?3)";
   // Requests that share an id, which clients choose, stay apart.

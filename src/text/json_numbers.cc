@@ -50,13 +50,20 @@ void AddNaturals(ByteNfa& nfa, int32_t from, int64_t min, int64_t max, int32_t t
 
 enum class Fraction { kAny, kZero, kMoreThanZero };
 
-// A point and digits; or nothing, unless there must be more than zero.
-void AddFraction(ByteNfa& nfa, int32_t from, Fraction fraction, int32_t to) {
+// How many digits behind the point a number next to `whole` may have so that a double tells the two
+// apart: it tells any numbers of 15 digits apart, and any from 0.
+int NumExactDigits(int64_t whole) {
+  if (whole == 0) return kDigits;
+  return std::max(15 - static_cast<int>(fmt::format("{}", whole).size()), 0);
+}
+
+// A point and up to `max_digits` digits; or nothing, unless there must be more than zero.
+void AddFraction(ByteNfa& nfa, int32_t from, Fraction fraction, int max_digits, int32_t to) {
   if (fraction != Fraction::kMoreThanZero) nfa.AddEmpty(from, to);
   int32_t zeros = nfa.Spell(from, ".");
   if (fraction == Fraction::kZero) return nfa.AddBytes(zeros, '0', '0', to);
   int32_t digits = -1;  // behind a digit that is not 0
-  for (int count = 0; count < kDigits; ++count) {
+  for (int count = 0; count < max_digits; ++count) {
     const int32_t next_digits = nfa.AddState();
     nfa.AddBytes(zeros, '1', '9', next_digits);
     if (digits >= 0) nfa.AddBytes(digits, '0', '9', next_digits);
@@ -67,21 +74,34 @@ void AddFraction(ByteNfa& nfa, int32_t from, Fraction fraction, int32_t to) {
   }
 }
 
-// Numbers of [min, max], both not negative, without sign.
+// Numbers of [min, max], both not negative, without sign. Next to a bound that is excluded they
+// have no more digits than a double can tell from the bound, since that is what readers make of
+// them.
 void AddPositives(ByteNfa& nfa, int32_t from, const NumberBounds& bounds, int32_t to) {
-  const auto add = [&](int64_t min, int64_t max, Fraction fraction) {
+  const auto add = [&](int64_t min, int64_t max, Fraction fraction, int max_digits) {
     if (min > max) return;
     const int32_t point = nfa.AddState();
     AddNaturals(nfa, from, min, max, point);
-    AddFraction(nfa, point, fraction, to);
+    AddFraction(nfa, point, fraction, max_digits, to);
   };
   if (bounds.min == bounds.max) {
-    if (!bounds.excludes_min && !bounds.excludes_max) add(bounds.min, bounds.max, Fraction::kZero);
+    if (!bounds.excludes_min && !bounds.excludes_max) {
+      add(bounds.min, bounds.max, Fraction::kZero, 1);
+    }
     return;
   }
-  add(bounds.min, bounds.min, bounds.excludes_min ? Fraction::kMoreThanZero : Fraction::kAny);
-  add(bounds.min + 1, bounds.max - 1, Fraction::kAny);
-  if (!bounds.excludes_max) add(bounds.max, bounds.max, Fraction::kZero);
+  const int64_t last = bounds.max - 1;  // the whole part of the largest numbers below max
+  const int above_min = bounds.excludes_min ? NumExactDigits(bounds.min) : kDigits;
+  const int below_max = bounds.excludes_max ? NumExactDigits(bounds.max) : kDigits;
+  const Fraction first = bounds.excludes_min ? Fraction::kMoreThanZero : Fraction::kAny;
+  if (bounds.min == last) {
+    add(last, last, first, std::min(above_min, below_max));
+  } else {
+    add(bounds.min, bounds.min, first, above_min);
+    add(bounds.min + 1, last - 1, Fraction::kAny, kDigits);
+    add(last, last, Fraction::kAny, below_max);
+  }
+  if (!bounds.excludes_max) add(bounds.max, bounds.max, Fraction::kZero, 1);
 }
 
 }  // namespace
@@ -122,7 +142,7 @@ void AddAnyNumber(ByteNfa& nfa, int32_t from, int32_t to) {
   const int32_t point = nfa.AddState();
   AddNaturals(nfa, sign, 0, NumberBounds::kLargest, point);
   const int32_t exponent = nfa.AddState();
-  AddFraction(nfa, point, Fraction::kAny, exponent);
+  AddFraction(nfa, point, Fraction::kAny, kDigits, exponent);
   nfa.AddEmpty(exponent, to);
   const int32_t letter = nfa.AddState();
   nfa.AddBytes(exponent, 'e', 'e', letter);

@@ -70,7 +70,16 @@ constexpr std::pair<std::string_view, TypeSet> kTypeOfKeyword[] = {
 
 #define WINNOW_TIME \
   "([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,6})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)"
-#define WINNOW_DATE "\\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\\d|3[01])"
+// Days that there are, of the years from 1: 31, 30 or 28 in a month, and one more in leap years.
+#define WINNOW_YEAR "(\\d{3}[1-9]|\\d{2}[1-9]0|\\d[1-9]00|[1-9]000)"
+#define WINNOW_DAY                            \
+  "((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|" \
+  "(0[469]|11)-(0[1-9]|[12]\\d|30)|"          \
+  "02-(0[1-9]|1\\d|2[0-8]))"
+#define WINNOW_LEAP_YEAR                    \
+  "(\\d{2}(0[48]|[2468][048]|[13579][26])|" \
+  "(0[48]|[2468][048]|[13579][26])00)"
+#define WINNOW_DATE "(" WINNOW_YEAR "-" WINNOW_DAY "|" WINNOW_LEAP_YEAR "-02-29)"
 constexpr std::pair<std::string_view, std::string_view> kFormats[] = {
     {"date", "^" WINNOW_DATE "$"},
     {"time", "^" WINNOW_TIME "$"},
@@ -244,12 +253,9 @@ Result<std::optional<NumberBounds>> ReadBounds(const json::object& schema, bool 
     const double whole = side.is_min ? std::ceil(*number) : std::floor(*number);
     // What lies outside of all numbers that are written bounds nothing, or leaves nothing.
     if (std::abs(whole) >= 1e18) {
-      if ((whole > 0) == side.is_min) {
-        bounds.min = 1;
-        bounds.max = 0;
-        break;
-      }
-      continue;
+      if ((whole > 0) != side.is_min) continue;
+      return Unsupported(fmt::format("{}: {}, expected a bound that numbers of 18 digits can keep",
+                                     JoinPath(path, side.keyword), *number));
     }
     int64_t bound = static_cast<int64_t>(whole);
     bool is_exclusive = side.is_exclusive && is_whole;
@@ -272,19 +278,22 @@ Result<std::optional<NumberBounds>> ReadBounds(const json::object& schema, bool 
 
 Result<std::optional<std::string>> ReadPattern(const json::object& schema,
                                                const std::string& path) {
-  if (const json::value* pattern = Find(schema, "pattern")) {
-    if (!pattern->is_string()) return Mismatch(path, "pattern", *pattern, "a string");
-    return std::optional<std::string>(std::string(pattern->get_string()));
-  }
+  std::optional<std::string> found;
   const json::value* format = Find(schema, "format");
   if (format != nullptr && format->is_string()) {
     for (const auto& [name, pattern] : kFormats) {
-      if (format->get_string() == json::string_view(name.data(), name.size())) {
-        return std::optional<std::string>(std::string(pattern));
-      }
+      if (format->get_string() == json::string_view(name.data(), name.size())) found = pattern;
     }
   }
-  return std::optional<std::string>();
+  if (const json::value* pattern = Find(schema, "pattern")) {
+    if (!pattern->is_string()) return Mismatch(path, "pattern", *pattern, "a string");
+    if (found) {
+      return Unsupported(fmt::format("{}: beside format {}, expected one of the two",
+                                     JoinPath(path, "pattern"), json::serialize(*format)));
+    }
+    found = std::string(pattern->get_string());
+  }
+  return found;
 }
 
 }  // namespace winnow

@@ -120,6 +120,10 @@ TEST_F(LedgerTest, SaysWhatIsWrongWithAQueryOrAFile) {
   EXPECT_EQ(ReadUsage(path_, {}).status().code(), StatusCode::kCorrupt);
   EXPECT_EQ(Ledger::Open(path_).status().code(), StatusCode::kCorrupt);
   fs::remove(path_);
+  EXPECT_EQ(ReadUsage(folder_.string(), {}).status().code(), StatusCode::kInvalidArgument);
+  std::ofstream(path_).flush();  // an empty database
+  EXPECT_EQ(ReadUsage(path_, {}).status().code(), StatusCode::kInvalidArgument);
+  fs::remove(path_);
   ASSERT_TRUE(Ledger::Open(path_).ok());
   for (const char* time : {"yesterday", "2026-02-30"}) {
     UsageQuery query;

@@ -3,6 +3,7 @@
 
 #include "server/admission.h"
 #include "server/api_keys.h"
+#include "server/generations.h"
 #include "server/json_text.h"
 #include "server/metrics.h"
 #include "server/receipt_json.h"
@@ -44,6 +45,40 @@ TEST(ApiKeys, KnowsKeysByNameAndRepeatsNone) {
   EXPECT_EQ(twice.error().message().find("secret"), std::string::npos);
   EXPECT_FALSE(ApiKeys::Load({"a name=x"}, "").ok());
   EXPECT_FALSE(ApiKeys::Load({""}, "").ok());
+}
+
+TEST(Chunks, MergeToWhatBothSaid) {
+  Chunk chunk;
+  chunk.text = "one";
+  chunk.reasoning = "so";
+  chunk.token_ids = {1};
+  chunk.details.resize(1);
+  chunk.prompt_details.resize(2);
+  chunk.tool_calls.resize(1);
+  Chunk next;
+  next.text = " two";
+  next.reasoning = " then";
+  next.token_ids = {2, 3};
+  next.details.resize(2);
+  next.prompt_details.resize(1);
+  next.tool_calls.resize(2);
+  next.prefilled = 7;
+  next.prompt_tokens = 8;
+  next.finish = FinishReason::kStop;
+  next.stop = "end";
+  next.receipt.completion_tokens = 3;
+  Merge(std::move(next), &chunk);
+  EXPECT_EQ(chunk.text, "one two");
+  EXPECT_EQ(chunk.reasoning, "so then");
+  EXPECT_EQ(chunk.token_ids, (std::vector<int32_t>{1, 2, 3}));
+  EXPECT_EQ(chunk.details.size(), 3u);
+  EXPECT_EQ(chunk.prompt_details.size(), 3u);
+  EXPECT_EQ(chunk.tool_calls.size(), 3u);
+  EXPECT_EQ(chunk.prefilled, 7);
+  EXPECT_EQ(chunk.prompt_tokens, 8);
+  EXPECT_EQ(chunk.finish, FinishReason::kStop);
+  EXPECT_EQ(chunk.stop, "end");
+  EXPECT_EQ(chunk.receipt.completion_tokens, 3);
 }
 
 HttpRequest Get(const std::string& path, Headers headers) {

@@ -314,6 +314,59 @@ TEST(AnswerConstraint, CountsCharactersAndNotBytes) {
   EXPECT_FALSE(Allows(grammar, "\"\\ud83d\\ude00abc\""));
 }
 
+TEST(AnswerConstraint, KeepsToDaysThatThereAre) {
+  const Grammar grammar = Schema(R"({"type":"string","format":"date"})");
+  const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+  for (int year : {0, 1, 4, 96, 100, 400, 1900, 1970, 2000, 2023, 2024, 2100, 6699, 9996, 9999}) {
+    const bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    for (int month = 0; month <= 13; ++month) {
+      for (int day : {0, 1, 9, 10, 28, 29, 30, 31, 32}) {
+        const bool is_there = year > 0 && month >= 1 && month <= 12 && day >= 1 &&
+                              day <= days[month - 1] + (month == 2 && leap ? 1 : 0);
+        const std::string date = fmt::format("\"{:04}-{:02}-{:02}\"", year, month, day);
+        EXPECT_EQ(Allows(grammar, date), is_there) << date;
+      }
+    }
+  }
+}
+
+TEST(AnswerConstraint, ExcludesBoundsAsDoublesReadThem) {
+  struct Case {
+    const char* schema;
+    const char* number;
+    bool allowed;
+  };
+  const Case cases[] = {
+      {R"({"type":"number","minimum":-8,"exclusiveMaximum":-7})", "-7.0000000000000000001", false},
+      {R"({"type":"number","minimum":-8,"exclusiveMaximum":-7})", "-7.0000000000000001", false},
+      {R"({"type":"number","minimum":-8,"exclusiveMaximum":-7})", "-7.00000000000001", true},
+      {R"({"type":"number","minimum":0,"exclusiveMaximum":7})", "6.9999999999999999", false},
+      {R"({"type":"number","minimum":0,"exclusiveMaximum":7})", "6.99999999999999", true},
+      {R"({"type":"number","minimum":0,"exclusiveMaximum":7})", "5.999999999999999999", true},
+      {R"({"type":"number","exclusiveMinimum":0})", "0.000000000000000001", true},
+      {R"({"type":"number","exclusiveMinimum":6,"exclusiveMaximum":7})", "6.0000000000000001",
+       false},
+      {R"({"type":"number","exclusiveMinimum":6,"exclusiveMaximum":7})", "6.5", true},
+      {R"({"type":"number","exclusiveMinimum":123456789012345678})", "123456789012345678.1",
+       false}};
+  for (const Case& one : cases) {
+    EXPECT_EQ(Allows(Schema(one.schema), one.number), one.allowed) << one.schema << one.number;
+  }
+}
+
+TEST(AnswerConstraint, RefusesWhatItCannotKeep) {
+  for (const char* schema : {R"({"type":"string","format":"date","pattern":"^2"})",
+                             R"({"allOf":[{"type":"string","format":"uuid"},{"pattern":"^a"}]})",
+                             R"({"type":"integer","minimum":1000000000000000000})",
+                             R"({"type":"integer","exclusiveMaximum":-1000000000000000000})"}) {
+    const Result<Grammar> grammar = AnswerGrammar::ForJsonSchema(schema);
+    ASSERT_FALSE(grammar.ok()) << schema;
+    EXPECT_EQ(grammar.error().message().find("contradicts"), std::string::npos) << schema;
+  }
+  EXPECT_TRUE(
+      AnswerGrammar::ForJsonSchema(R"({"type":"string","format":"email","pattern":"^2"})").ok());
+}
+
 // Each item has an outer frame of its own count; those left behind are forgotten.
 TEST(AnswerConstraint, CountsFarIntoLongArrays) {
   const Grammar grammar = Schema(
