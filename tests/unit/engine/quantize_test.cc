@@ -102,7 +102,7 @@ TEST_F(QuantizeTest, HasNoSayInWhatThreadsChunksAndInstructionSetsGive) {
 }
 
 TEST_F(QuantizeTest, LosesLittle) {
-  const std::string model = kGolden + "v32-groups-f32";
+  const std::string model = std::string(WINNOW_SOURCE_DIR) + "/models/winnow-nano";
   const std::vector<float> exact = Logits(model, WeightType::kStored, Precision::kF32);
   double variance = 0;
   for (const float logit : exact) variance += static_cast<double>(logit) * logit;

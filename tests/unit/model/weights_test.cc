@@ -454,10 +454,11 @@ TEST(Weights, AreQuantizedByTheDefinitionWhereALayerMultiplies) {
     const TestFolder folder;
     folder.Write("model.safetensors", SafetensorsFile(Checkpoint()));
     ModelConfig config = Config();
-    const Weights weights =
-        Weights::Load(folder.path(), &config,
-                      {.weights = int4 ? WeightType::kInt4 : WeightType::kInt8, .num_threads = 2})
-            .value();
+    const Weights weights = Weights::Load(folder.path(), &config,
+                                          {.weights = int4 ? WeightType::kInt4 : WeightType::kInt8,
+                                           .num_threads = 2,
+                                           .progress = {}})
+                                .value();
     const ScaledView& up = weights.layers[0].mlp->up_proj;
     EXPECT_EQ(up.rows(), 140);
     EXPECT_EQ(up.columns(), 130);
@@ -491,7 +492,7 @@ TEST(Weights, AreQuantizedFromWhatFp8CodesStandFor) {
   folder.Write("model.safetensors", SafetensorsFile(tensors));
   ModelConfig config = Config();
   const Weights weights =
-      Weights::Load(folder.path(), &config, {.weights = WeightType::kInt8}).value();
+      Weights::Load(folder.path(), &config, {.weights = WeightType::kInt8, .progress = {}}).value();
   const ScaledView& up = weights.layers[0].mlp->up_proj;
   for (int64_t row = 0; row < 140; ++row) {
     std::vector<float> values(130);
@@ -515,7 +516,8 @@ TEST(Weights, RefuseToQuantizeWhatIsNoNumber) {
   folder.Write("model.safetensors", SafetensorsFile(tensors));
   ModelConfig config = Config();
   const Status status =
-      Weights::Load(folder.path(), &config, {.weights = WeightType::kInt4}).status();
+      Weights::Load(folder.path(), &config, {.weights = WeightType::kInt4, .progress = {}})
+          .status();
   EXPECT_EQ(status.code(), StatusCode::kUnsupported);
   EXPECT_NE(status.ToString().find("model.safetensors: tensor \"" + std::string(kUp) +
                                    "\" has a weight that is no finite number"),
