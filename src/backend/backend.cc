@@ -108,8 +108,7 @@ void Checker::Weight(const char* name, const ScaledView& weight, Extent rows,
 void Checker::Groups(const char* name, const ScaledView& weight, Extent rows,
                      Extent columns) const {
   const bool int4 = weight.value.dtype == DType::kU8;
-  That(weight.columns() == columns.value, name, std::to_string(weight.columns()),
-       columns.letter);
+  That(weight.columns() == columns.value, name, std::to_string(weight.columns()), columns.letter);
   Shape(name, weight.value,
         {rows, {"bytes of a row", int4 ? Int4RowBytes(columns.value) : columns.value}});
   Shape(name, weight.scale, {rows, {"ceil(columns/32)", NumCodeGroups(columns.value)}});
