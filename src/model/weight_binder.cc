@@ -44,7 +44,7 @@ ScaledView Binder::Matrix(const std::string& name, Extent rows, Extent columns, 
     if (scaled && !CheckScale(scale_name, *scale, rows.value, columns.value)) return {};
   }
   if (wanted_ != WeightType::kStored && role != Role::kExact) {
-    return Quantized({name, tensor, scale}, role == Role::kHead ? WeightType::kInt8 : wanted_);
+    return Quantized({name, tensor, scale}, role == Role::kInt8 ? WeightType::kInt8 : wanted_);
   }
   ScaledView view;
   view.value = IsAligned(*tensor) ? Mapped(*tensor) : Copied(*tensor);

@@ -18,10 +18,11 @@ struct Extent {
 
 // What a matrix may become where weights are quantized.
 //   kLayer  what is asked for: nearly all weights are in such matrices
-//   kHead   int8 at most: every logit is a product with it
-//   kExact  nothing: embeddings are copied, not multiplied; router and index weights decide what is
-//           read, in f32, and are small
-enum class Role { kLayer, kHead, kExact };
+//   kInt8   int8 at most: every logit is a product with the head, and the indexer's matrices decide
+//           what is read; they are small
+//   kExact  nothing: embeddings are copied, not multiplied; router and index weights are multiplied
+//           in f32, and smaller still
+enum class Role { kLayer, kInt8, kExact };
 
 // A matrix to quantize into memory that the model is bound to already.
 struct QuantizeJob {

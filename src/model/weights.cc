@@ -46,7 +46,7 @@ class Layout {
   ScaledView LmHead(const ScaledView& embed_tokens) {
     constexpr char kName[] = "lm_head.weight";
     if (config_.tie_word_embeddings && !binder_.Has(kName)) return embed_tokens;
-    const Role role = config_.tie_word_embeddings ? Role::kExact : Role::kHead;
+    const Role role = config_.tie_word_embeddings ? Role::kExact : Role::kInt8;
     const ScaledView head = binder_.Matrix(kName, vocab_, hidden_, role);
     return config_.tie_word_embeddings ? embed_tokens : head;
   }
@@ -91,8 +91,8 @@ class Layout {
     const Extent query = {config_.index_n_heads * config_.index_head_dim,
                           "index_n_heads * index_head_dim"};
     IndexerWeights weights;
-    weights.wq_b = binder_.Matrix(prefix + "wq_b.weight", query, q_lora_);
-    weights.wk = binder_.Matrix(prefix + "wk.weight", key, hidden_);
+    weights.wq_b = binder_.Matrix(prefix + "wq_b.weight", query, q_lora_, Role::kInt8);
+    weights.wk = binder_.Matrix(prefix + "wk.weight", key, hidden_, Role::kInt8);
     weights.k_norm_weight = binder_.Vector(prefix + "k_norm.weight", key);
     weights.k_norm_bias = binder_.Vector(prefix + "k_norm.bias", key);
     weights.weights_proj =
