@@ -14,8 +14,8 @@ namespace winnow {
 enum class Precision { kF32, kBf16 };
 
 // What a model's weights are held as. kStored: as their files have them. kInt8, kInt4: the matrices
-// of its layers as integers of 8 or 4 bits with a scale for each 32 of a row, and the head as
-// kInt8; embeddings, norms, biases, router and index weights as stored (docs/weights.md).
+// of its layers as integers of 8 or 4 bits with a scale for each 32 of a row, but for those that
+// docs/weights.md names.
 enum class WeightType { kStored, kInt8, kInt4 };
 
 // How the latent rows of the KV cache are kept. kFp8 is FlashMLA's row: E4M3 codes with a

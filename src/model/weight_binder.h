@@ -18,8 +18,8 @@ struct Extent {
 
 // What a matrix may become where weights are quantized.
 //   kLayer  what is asked for: nearly all weights are in such matrices
-//   kInt8   int8 at most: every logit is a product with the head, and the indexer's matrices decide
-//           what is read; they are small
+//   kInt8   int8 at most: every logit is a product with the head, the indexer decides what is read,
+//           and all that is read went through the latent; their matrices are small
 //   kExact  nothing: embeddings are copied, not multiplied; router and index weights are multiplied
 //           in f32, and smaller still
 enum class Role { kLayer, kInt8, kExact };

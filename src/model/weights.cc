@@ -70,9 +70,9 @@ class Layout {
     weights.q_a_layernorm = binder_.Vector(prefix + "q_a_layernorm.weight", q_lora_);
     weights.q_b_proj = binder_.Matrix(prefix + "q_b_proj.weight", query, q_lora_);
     weights.kv_a_proj_with_mqa =
-        binder_.Matrix(prefix + "kv_a_proj_with_mqa.weight", latent_and_rope, hidden_);
+        binder_.Matrix(prefix + "kv_a_proj_with_mqa.weight", latent_and_rope, hidden_, Role::kInt8);
     weights.kv_a_layernorm = binder_.Vector(prefix + "kv_a_layernorm.weight", latent);
-    weights.kv_b_proj = binder_.Matrix(prefix + "kv_b_proj.weight", expanded, latent);
+    weights.kv_b_proj = binder_.Matrix(prefix + "kv_b_proj.weight", expanded, latent, Role::kInt8);
     weights.o_proj = binder_.Matrix(prefix + "o_proj.weight", hidden_, values);
     if (config_.attention_bias) {
       weights.q_a_proj_bias = binder_.Vector(prefix + "q_a_proj.bias", q_lora_);

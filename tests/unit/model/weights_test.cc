@@ -477,7 +477,12 @@ TEST(Weights, AreQuantizedByTheDefinitionWhereALayerMultiplies) {
     }
     EXPECT_EQ(weights.lm_head.value.dtype, DType::kI8);
     EXPECT_EQ(weights.layers[1].moe->experts[1].down_proj.value.dtype, up.value.dtype);
-    EXPECT_EQ(weights.layers[0].self_attn.kv_b_proj.value.dtype, up.value.dtype);
+    const AttentionWeights& attention = weights.layers[0].self_attn;
+    EXPECT_EQ(attention.o_proj.value.dtype, up.value.dtype);
+    EXPECT_EQ(attention.q_b_proj.value.dtype, up.value.dtype);
+    EXPECT_EQ(attention.kv_b_proj.value.dtype, DType::kI8);
+    EXPECT_EQ(attention.kv_a_proj_with_mqa.value.dtype, DType::kI8);
+    EXPECT_EQ(attention.indexer->wq_b.value.dtype, DType::kI8);
     EXPECT_EQ(weights.embed_tokens.value.dtype, DType::kF32);
     EXPECT_EQ(weights.layers[1].moe->gate.value.dtype, DType::kF32);
     EXPECT_EQ(weights.layers[0].self_attn.indexer->weights_proj.value.dtype, DType::kF32);
