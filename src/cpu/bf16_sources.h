@@ -171,6 +171,21 @@ struct CodeRow {
   const uint16_t* scales;
 };
 
+// The scales of a run's two groups, by one load.
+struct RunScales {
+  F32x16 first, second;
+  explicit RunScales(const uint16_t* scales) {
+    int32_t both;
+    memcpy(&both, scales, sizeof(both));
+    const I32x16 all = BroadcastInt(both);
+    first = Float(ShiftLeft<16>(all));
+    second = Float(And(all, BroadcastInt(static_cast<int32_t>(0xffff0000u))));
+  }
+  // Those of the last run, of n weights: where it has one group only, there is no second scale.
+  RunScales(const uint16_t* scales, int64_t n)
+      : first(BroadcastBf16(scales)), second(n > kCodeGroup ? BroadcastBf16(scales + 1) : Zero()) {}
+};
+
 struct Int8Source {
   using Row = CodeRow;
   static constexpr int64_t kFewX = 8;
@@ -185,20 +200,18 @@ struct Int8Source {
     Prefetch(row.scales + rows * NumCodeGroups(columns) + c / kCodeGroup);
   }
   Run Decode(const Row& row, int64_t c) const {
-    const uint16_t* scales = row.scales + c / kCodeGroup;
-    return Product(row.codes + c, BroadcastBf16(scales), BroadcastBf16(scales + 1));
+    return Product(row.codes + c, RunScales(row.scales + c / kCodeGroup));
   }
   Run DecodeLast(const Row& row, int64_t c, int64_t n) const {
     uint8_t codes[kPackedRun] = {};
     memcpy(codes, row.codes + c, static_cast<size_t>(n));
-    const uint16_t* scales = row.scales + c / kCodeGroup;
-    return Product(codes, BroadcastBf16(scales),
-                   n > kCodeGroup ? BroadcastBf16(scales + 1) : Zero());
+    return Product(codes, RunScales(row.scales + c / kCodeGroup, n));
   }
-  static Run Product(const uint8_t* codes, F32x16 first, F32x16 second) {
+  static Run Product(const uint8_t* codes, const RunScales& scale) {
     const int8_t* p = reinterpret_cast<const int8_t*>(codes);
-    return {{Pack(Mul(LoadI8AsFloat(p), first), Mul(LoadI8AsFloat(p + 16), first)),
-             Pack(Mul(LoadI8AsFloat(p + 32), second), Mul(LoadI8AsFloat(p + 48), second))}};
+    return {
+        {Pack(Mul(LoadI8AsFloat(p), scale.first), Mul(LoadI8AsFloat(p + 16), scale.first)),
+         Pack(Mul(LoadI8AsFloat(p + 32), scale.second), Mul(LoadI8AsFloat(p + 48), scale.second))}};
   }
 };
 
@@ -216,8 +229,7 @@ struct Int4Source {
     Prefetch(row.scales + rows * NumCodeGroups(columns) + c / kCodeGroup);
   }
   Run Decode(const Row& row, int64_t c) const {
-    const uint16_t* scales = row.scales + c / kCodeGroup;
-    return Product(row.codes + c / 2, BroadcastBf16(scales), BroadcastBf16(scales + 1));
+    return Product(row.codes + c / 2, RunScales(row.scales + c / kCodeGroup));
   }
   // Whatever the codes are that fill up a row, they count as zeros.
   Run DecodeLast(const Row& row, int64_t c, int64_t n) const {
@@ -228,15 +240,14 @@ struct Int4Source {
       const int high = kCodeGroup + i < n ? byte >> 4 : 8;
       codes[i] = static_cast<uint8_t>(low | high << 4);
     }
-    const uint16_t* scales = row.scales + c / kCodeGroup;
-    return Product(codes, BroadcastBf16(scales),
-                   n > kCodeGroup ? BroadcastBf16(scales + 1) : Zero());
+    return Product(codes, RunScales(row.scales + c / kCodeGroup, n));
   }
 #if defined(__AVX512BF16__)
   // The rounded products of all sixteen codes by either scale are a register, which codes look up.
-  static Run Product(const uint8_t* codes, F32x16 first, F32x16 second) {
+  static Run Product(const uint8_t* codes, const RunScales& scale) {
     const F32x16 all = {_mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)};
-    const __m512i table = (__m512i)_mm512_cvtne2ps_pbh(Mul(all, second).v, Mul(all, first).v);
+    const __m512i table =
+        (__m512i)_mm512_cvtne2ps_pbh(Mul(all, scale.second).v, Mul(all, scale.first).v);
     const __m512i both = _mm512_cvtepu8_epi16(Load32Bytes(codes));
     const __m512i low = _mm512_and_si512(both, _mm512_set1_epi16(15));
     const __m512i high = _mm512_or_si512(_mm512_srli_epi16(both, 4), _mm512_set1_epi16(16));
@@ -244,14 +255,15 @@ struct Int4Source {
              {{{_mm512_castsi512_ps(_mm512_permutexvar_epi16(high, table))}}}}};
   }
 #else
-  static Run Product(const uint8_t* codes, F32x16 first, F32x16 second) {
+  static Run Product(const uint8_t* codes, const RunScales& scale) {
     const I32x16 both[2] = {LoadU8(codes), LoadU8(codes + 16)};
-    const auto times = [](I32x16 code, F32x16 scale) {
-      return Mul(ToFloat(SubInt(code, BroadcastInt(8))), scale);
+    const auto times = [](I32x16 code, F32x16 factor) {
+      return Mul(ToFloat(SubInt(code, BroadcastInt(8))), factor);
     };
     const I32x16 low = BroadcastInt(15);
-    return {{Pack(times(And(both[0], low), first), times(And(both[1], low), first)),
-             Pack(times(ShiftRight<4>(both[0]), second), times(ShiftRight<4>(both[1]), second))}};
+    return {{Pack(times(And(both[0], low), scale.first), times(And(both[1], low), scale.first)),
+             Pack(times(ShiftRight<4>(both[0]), scale.second),
+                  times(ShiftRight<4>(both[1]), scale.second))}};
   }
 #endif
 };
