@@ -9,6 +9,7 @@ namespace winnow::apps {
 // `*exit_code`.
 void AddGenerate(CLI::App& app, int* exit_code);
 void AddChat(CLI::App& app, int* exit_code);
+void AddQuantize(CLI::App& app, int* exit_code);
 void AddInspect(CLI::App& app, int* exit_code);
 void AddLogits(CLI::App& app, int* exit_code);
 void AddTokenize(CLI::App& app, int* exit_code);

@@ -99,6 +99,7 @@ void AddInspect(CLI::App& app, int* exit_code) {
   command->callback([state, exit_code] {
     InspectOptions options = state->options;
     options.precision = state->engine.precision;
+    options.weights = state->engine.weights;
     options.kv_cache = state->engine.kv_cache;
     options.index_keys = state->engine.index_keys;
     options.chunk = state->engine.chunk;

@@ -84,10 +84,25 @@ void AddBackendOptions(CLI::App& command, std::string* backend, int* device) {
       ->group("Device");
 }
 
+void AddWeightsOption(CLI::App& command, WeightType* weights,
+                      const std::vector<WeightType>& choices, const std::string& help) {
+  AddChoice(command, "--weights", weights, choices, help);
+}
+
+void AddThreadsOption(CLI::App& command, int* num_threads) {
+  command.add_option("--threads", *num_threads, "Threads; 0: one for each core")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Speed (changes no result)");
+}
+
 void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention) {
   AddBackendOptions(command, &options->backend, &options->device);
   AddChoice(command, "--precision", &options->precision, {Precision::kF32, Precision::kBf16},
             "What products with weights read");
+  AddWeightsOption(command, &options->weights,
+                   {WeightType::kStored, WeightType::kInt8, WeightType::kInt4},
+                   "What matrices are held as; int8 and int4 quantize at load");
   AddChoice(command, "--kv-cache", &options->kv_cache,
             {LatentType::kF32, LatentType::kBf16, LatentType::kFp8}, "How latent rows are cached");
   AddChoice(command, "--index-keys", &options->index_keys,
@@ -97,10 +112,7 @@ void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention)
     AddChoice(command, "--attention", &options->attention,
               {AttentionMode::kSparse, AttentionMode::kDense}, "What each token reads");
   }
-  command.add_option("--threads", options->num_threads, "Threads; 0: one for each core")
-      ->type_name("N")
-      ->capture_default_str()
-      ->group("Speed (changes no result)");
+  AddThreadsOption(command, &options->num_threads);
   command
       .add_flag_callback(
           "--no-pin", [options] { options->pin_threads = false; },

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   winnow::apps::AddBatch(app, &exit_code);
   winnow::apps::AddUsage(app, &exit_code);
   winnow::apps::AddInspect(app, &exit_code);
+  winnow::apps::AddQuantize(app, &exit_code);
   winnow::apps::AddLogits(app, &exit_code);
   winnow::apps::AddTokenize(app, &exit_code);
   winnow::apps::AddVerify(app, &exit_code);

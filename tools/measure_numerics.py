@@ -31,6 +31,8 @@ RUNS = [
     ("latent cache bf16", {"--kv-cache": "bf16"}),
     ("latent cache fp8", {"--kv-cache": "fp8"}),
     ("products bf16", {"--precision": "bf16"}),
+    ("weights int8", {"--weights": "int8"}),
+    ("weights int4", {"--weights": "int4"}),
     ("defaults of generate", {"--precision": "bf16", "--kv-cache": "bf16", "--index-keys": "int8"}),
     ("of the official formats", {"--precision": "bf16", "--kv-cache": "fp8", "--index-keys": "e4m3"}),
     ("dense attention", {"--attention": "dense"}),

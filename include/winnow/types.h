@@ -13,6 +13,11 @@ namespace winnow {
 // router's, the index weights' and the logits'.
 enum class Precision { kF32, kBf16 };
 
+// What a model's weights are held as. kStored: as their files have them. kInt8, kInt4: the matrices
+// of its layers as integers of 8 or 4 bits with a scale for each 32 of a row, but for those that
+// docs/weights.md names.
+enum class WeightType { kStored, kInt8, kInt4 };
+
 // How the latent rows of the KV cache are kept. kFp8 is FlashMLA's row: E4M3 codes with a
 // power-of-two scale for each 128 of them, then bfloat16 rotary values (656 bytes in DeepSeek-V3.2
 // and GLM-5).
@@ -32,13 +37,15 @@ enum class IndexKeyType { kF32, kBf16, kE4m3, kInt8 };
 // earlier one, for comparison.
 enum class AttentionMode { kSparse, kDense };
 
-// Their names on the command line and in reports: "f32", "bf16", "fp8", "e4m3", "int8", "sparse",
-// "dense".
+// Their names on the command line and in reports: "f32", "bf16", "stored", "int8", "int4", "fp8",
+// "e4m3", "sparse", "dense".
 const char* Name(Precision value);
+const char* Name(WeightType value);
 const char* Name(LatentType value);
 const char* Name(IndexKeyType value);
 const char* Name(AttentionMode value);
 std::optional<Precision> ParsePrecision(std::string_view name);
+std::optional<WeightType> ParseWeightType(std::string_view name);
 std::optional<LatentType> ParseLatentType(std::string_view name);
 std::optional<IndexKeyType> ParseIndexKeyType(std::string_view name);
 std::optional<AttentionMode> ParseAttentionMode(std::string_view name);

@@ -36,6 +36,8 @@ struct EngineOptions {
   int device = 0;               // which GPU, as CUDA numbers them
 
   Precision precision = Precision::kBf16;
+  // Quantizes while loading; Quantize does it once and for all. On the CPU only.
+  WeightType weights = WeightType::kStored;
   LatentType kv_cache = LatentType::kBf16;
   IndexKeyType index_keys = IndexKeyType::kInt8;
   AttentionMode attention = AttentionMode::kSparse;
@@ -318,6 +320,7 @@ struct InspectOptions {
   int64_t context = 0;  // tokens; 0: what the model was made for
   int64_t batch = 1;    // sequences
   Precision precision = Precision::kBf16;
+  WeightType weights = WeightType::kStored;
   LatentType kv_cache = LatentType::kBf16;
   IndexKeyType index_keys = IndexKeyType::kInt8;
   int64_t chunk = 512;
@@ -364,5 +367,19 @@ struct ModelReport {
 
 // Reads the headers of a model's files, not its weights.
 Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& options);
+
+struct QuantizeOptions {
+  std::string model_dir;
+  std::string out_dir;                     // a folder that is not there yet
+  WeightType weights = WeightType::kInt8;  // or kInt4
+  int num_threads = 0;                     // 0: one for each core this process may use
+  // Called with the fraction done in [0, 1]; false ends the work (kCancelled). May be empty.
+  std::function<bool(double)> progress;
+};
+
+// Writes a model whose weights are quantized, with the bits that EngineOptions::weights gives, and
+// its other files (docs/weights.md). The folder appears when it is complete; on an error nothing
+// does.
+Status Quantize(const QuantizeOptions& options);
 
 }  // namespace winnow

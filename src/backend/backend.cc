@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "base/check.h"
+#include "tensor/group_codes.h"
 
 namespace winnow {
 namespace {
@@ -69,6 +70,7 @@ class Checker {
     if (view) F32(name, view, extents);
   }
   void Weight(const char* name, const ScaledView& weight, Extent rows, Extent columns) const;
+  void Groups(const char* name, const ScaledView& weight, Extent rows, Extent columns) const;
   void Rope(const RopeTable& rope, int64_t rope_dim) const;
   void Latent(const LatentCacheView& cache) const;
   void Index(const IndexCacheView& cache) const;
@@ -91,15 +93,26 @@ int64_t NumBlocks(int64_t extent) { return (extent + ScaledView::kBlock - 1) / S
 
 void Checker::Weight(const char* name, const ScaledView& weight, Extent rows,
                      Extent columns) const {
+  if (weight.has_groups()) return Groups(name, weight, rows, columns);
   Shape(name, weight.value, {rows, columns});
   const DType dtype = weight.value.dtype;
   That(dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 ||
            dtype == DType::kF8E4M3,
-       name, DTypeName(dtype), "F32, BF16, F16 or F8_E4M3");
+       name, DTypeName(dtype), "F32, BF16, F16, F8_E4M3, I8 or U8");
   if (!weight.scale) return;
-  That(dtype == DType::kF8E4M3, name, DTypeName(dtype), "F8_E4M3, since it has scales");
+  That(dtype == DType::kF8E4M3, name, DTypeName(dtype), "F8_E4M3, since it has scales of blocks");
   F32(name, weight.scale,
       {{"ceil(rows/128)", NumBlocks(rows.value)}, {"ceil(columns/128)", NumBlocks(columns.value)}});
+}
+
+void Checker::Groups(const char* name, const ScaledView& weight, Extent rows,
+                     Extent columns) const {
+  const bool int4 = weight.value.dtype == DType::kU8;
+  That(weight.columns() == columns.value, name, std::to_string(weight.columns()), columns.letter);
+  Shape(name, weight.value,
+        {rows, {"bytes of a row", int4 ? Int4RowBytes(columns.value) : columns.value}});
+  Shape(name, weight.scale, {rows, {"ceil(columns/32)", NumCodeGroups(columns.value)}});
+  Type(name, weight.scale, DType::kBF16);
 }
 
 void Checker::Rope(const RopeTable& rope, int64_t rope_dim) const {

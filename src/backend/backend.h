@@ -62,6 +62,8 @@ class Backend {
   // Whether views may point to any memory of the host: then weights stay in their mapped files, and
   // whoever has a view may read it.
   virtual bool shares_host_memory() const { return true; }
+  // Whether weights may be codes with scales of groups (tensor/group_codes.h).
+  virtual bool reads_group_codes() const { return false; }
 
   // `bytes` of zeroed device memory, aligned to 64. kResourceExhausted when the device has no more.
   virtual Result<DeviceMemory> Allocate(int64_t bytes) = 0;

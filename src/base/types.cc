@@ -11,6 +11,8 @@ using Names = std::array<std::pair<T, const char*>, N>;
 
 constexpr Names<Precision, 2> kPrecisions = {
     {{Precision::kF32, "f32"}, {Precision::kBf16, "bf16"}}};
+constexpr Names<WeightType, 3> kWeightTypes = {
+    {{WeightType::kStored, "stored"}, {WeightType::kInt8, "int8"}, {WeightType::kInt4, "int4"}}};
 constexpr Names<LatentType, 3> kLatentTypes = {
     {{LatentType::kF32, "f32"}, {LatentType::kBf16, "bf16"}, {LatentType::kFp8, "fp8"}}};
 constexpr Names<IndexKeyType, 4> kIndexKeyTypes = {{{IndexKeyType::kF32, "f32"},
@@ -39,10 +41,14 @@ std::optional<T> Parse(const Names<T, N>& names, std::string_view text) {
 }  // namespace
 
 const char* Name(Precision value) { return Find(kPrecisions, value); }
+const char* Name(WeightType value) { return Find(kWeightTypes, value); }
 const char* Name(LatentType value) { return Find(kLatentTypes, value); }
 const char* Name(IndexKeyType value) { return Find(kIndexKeyTypes, value); }
 const char* Name(AttentionMode value) { return Find(kAttentionModes, value); }
 std::optional<Precision> ParsePrecision(std::string_view name) { return Parse(kPrecisions, name); }
+std::optional<WeightType> ParseWeightType(std::string_view name) {
+  return Parse(kWeightTypes, name);
+}
 std::optional<LatentType> ParseLatentType(std::string_view name) {
   return Parse(kLatentTypes, name);
 }

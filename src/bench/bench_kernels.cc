@@ -23,14 +23,15 @@ constexpr int kMinRuns = 7;  // in all rounds together
 constexpr double kMaxSeconds = 3600;
 
 // Twice the caches, so that what is read in turn has left them when its turn comes again; bounded,
-// because there are seven pools.
+// because there are nine pools.
 int64_t PoolBytes(const Roofs& roofs) {
   return std::clamp(2 * roofs.cache_bytes, int64_t{64} << 20, int64_t{320} << 20);
 }
 
-Result<std::vector<KernelCase>> ChosenCases(const std::string& only) {
+Result<std::vector<KernelCase>> ChosenCases(const std::string& only, const Backend& backend) {
   std::vector<KernelCase> chosen;
   for (KernelCase& candidate : KernelCases()) {
+    if (candidate.group_codes && !backend.reads_group_codes()) continue;
     if (candidate.name.find(only) != std::string::npos) chosen.push_back(std::move(candidate));
   }
   if (chosen.empty()) {
@@ -101,13 +102,14 @@ Result<KernelBenchReport> BenchKernels(const KernelBenchOptions& options) {
     return InvalidArgument(fmt::format("seconds: {}, expected more than 0 and at most {}",
                                        options.seconds, bench::kMaxSeconds));
   }
-  WINNOW_ASSIGN(const std::vector<bench::KernelCase> cases, bench::ChosenCases(options.only));
   EngineOptions engine;
   engine.backend = options.backend;
   engine.device = options.device;
   engine.num_threads = options.num_threads;
   engine.instruction_set = options.instruction_set;
   WINNOW_ASSIGN(const std::unique_ptr<Backend> backend, CreateBackend(engine));
+  WINNOW_ASSIGN(const std::vector<bench::KernelCase> cases,
+                bench::ChosenCases(options.only, *backend));
 
   bench::Session session;
   const Result<std::string> cpuinfo = ReadFile("/proc/cpuinfo", int64_t{16} << 20);

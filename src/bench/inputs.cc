@@ -5,15 +5,13 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "tensor/group_codes.h"
 #include "tensor/half.h"
 
 namespace winnow::bench {
 namespace {
 
 constexpr int64_t kPatternBytes = int64_t{4} << 20;
-// Room for the largest case of kernel_cases.cc: eight experts of DeepSeek-V3.2.
-constexpr int64_t kMinF8Weights = int64_t{352} << 20;
-constexpr int64_t kMinBf16Weights = int64_t{128} << 20;
 constexpr int64_t kMinSlots = 131072;
 constexpr int64_t kNumScales = 8192;
 constexpr int64_t kRowsAtOnce = 4096;  // written to a cache in one call
@@ -24,6 +22,14 @@ constexpr int64_t kDistinctRows = 16384;
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
+
+// Room for the largest case of kernel_cases.cc: of FP8 and int4, eight experts of DeepSeek-V3.2.
+int64_t MinWeightBytes(DType dtype) {
+  return int64_t{dtype == DType::kF8E4M3 ? 352 : dtype == DType::kU8 ? 176 : 128} << 20;
+}
+
+// Bytes of codes that share a scale.
+int64_t GroupBytes(DType dtype) { return dtype == DType::kU8 ? kCodeGroup / 2 : kCodeGroup; }
 
 }  // namespace
 
@@ -57,19 +63,25 @@ ScaledView WeightPool::At(int64_t offset, int64_t rows, int64_t columns) const {
   WINNOW_CHECK(offset % 64 == 0 && offset + Extent(rows, columns) <= bytes(),
                "a matrix beyond its pool");
   ScaledView weight;
-  weight.value = TensorView(values_.As<uint8_t>() + offset, scales_ ? DType::kF8E4M3 : DType::kBF16,
-                            {rows, columns});
-  if (scales_) {
+  weight.value = TensorView(values_.As<uint8_t>() + offset, dtype_, {rows, columns});
+  if (dtype_ == DType::kF8E4M3) {
     const int64_t block = ScaledView::kBlock;
     weight.scale = TensorView(scales_.data, DType::kF32,
                               {RoundUp(rows, block) / block, RoundUp(columns, block) / block});
     WINNOW_CHECK(weight.scale.dims.count() <= scales_.dims.count(), "a matrix beyond its scales");
+  } else if (scales_) {
+    WINNOW_CHECK(columns % kInt4Run == 0, "rows whose scales would not lie beside their codes");
+    if (dtype_ == DType::kU8) weight.int4_columns = columns;
+    weight.value.dims = {rows, dtype_ == DType::kU8 ? Int4RowBytes(columns) : columns};
+    weight.scale = TensorView(scales_.As<uint8_t>() + offset / GroupBytes(dtype_) * 2, DType::kBF16,
+                              {rows, NumCodeGroups(columns)});
   }
   return weight;
 }
 
 int64_t WeightPool::Extent(int64_t rows, int64_t columns) const {
-  return RoundUp(rows * columns * (scales_ ? 1 : 2), 64);
+  const int64_t row = dtype_ == DType::kU8 ? Int4RowBytes(columns) : columns * SizeOf(dtype_);
+  return RoundUp(rows * row, 64);
 }
 
 Inputs::Inputs(Backend& backend, int64_t pool_bytes)
@@ -137,35 +149,54 @@ Result<RopeTable> Inputs::Rope(int64_t rope_dim) {
   return rope;
 }
 
-Result<WeightPool> Inputs::Weights(DType dtype) {
-  const auto known = weights_.find(dtype);
-  if (known != weights_.end()) return known->second;
-  const bool f8 = dtype == DType::kF8E4M3;
-  WINNOW_CHECK(f8 || dtype == DType::kBF16, "weights of a type that is not measured");
+// Random bytes are weights of every type but BF16 and F8_E4M3, of which some are no numbers.
+Result<TensorView> Inputs::Codes(DType dtype) {
   std::vector<uint8_t> pattern;
   pattern.reserve(kPatternBytes);
   while (static_cast<int64_t>(pattern.size()) < kPatternBytes) {
-    if (f8) {
+    if (dtype == DType::kF8E4M3) {
       pattern.push_back(FloatToE4m3(random_.Float() * 448));
-    } else {
+    } else if (dtype == DType::kBF16) {
       const uint16_t bits = FloatToBf16(random_.Float());
       pattern.push_back(static_cast<uint8_t>(bits));
       pattern.push_back(static_cast<uint8_t>(bits >> 8));
+    } else {
+      pattern.push_back(static_cast<uint8_t>(random_.Below(256)));
     }
   }
-  const int64_t bytes =
-      RoundUp(std::max(pool_bytes_, f8 ? kMinF8Weights : kMinBf16Weights), kPatternBytes);
+  const int64_t bytes = RoundUp(std::max(pool_bytes_, MinWeightBytes(dtype)), kPatternBytes);
   WINNOW_ASSIGN(TensorView values, Make(DType::kU8, {bytes}));
   backend_.CopyToDevice(values.data, pattern.data(), kPatternBytes);
   Repeat(values, kPatternBytes);
-  TensorView scales;
-  if (f8) {
-    std::vector<float> factors(kNumScales);
-    for (float& factor : factors) factor = (random_.Float() + 2) * 0x1p-10f;
-    WINNOW_ASSIGN(scales, Make(DType::kF32, {kNumScales}));
+  return values;
+}
+
+// The factors of blocks, as many as the largest matrix has, or of the groups of all codes.
+Result<TensorView> Inputs::Scales(DType dtype, int64_t code_bytes) {
+  std::vector<float> factors(kNumScales);
+  for (float& factor : factors) factor = (random_.Float() + 2) * 0x1p-10f;
+  if (dtype == DType::kF8E4M3) {
+    WINNOW_ASSIGN(TensorView scales, Make(DType::kF32, {kNumScales}));
     backend_.CopyToDevice(scales.data, factors.data(), scales.bytes());
+    return scales;
   }
-  weights_[dtype] = WeightPool(values, scales);
+  std::vector<uint16_t> rounded;
+  for (const float factor : factors) rounded.push_back(FloatToBf16(factor));
+  WINNOW_ASSIGN(TensorView scales, Make(DType::kU8, {code_bytes / GroupBytes(dtype) * 2}));
+  backend_.CopyToDevice(scales.data, rounded.data(), 2 * kNumScales);
+  Repeat(scales, 2 * kNumScales);
+  return scales;
+}
+
+Result<WeightPool> Inputs::Weights(DType dtype) {
+  const auto known = weights_.find(dtype);
+  if (known != weights_.end()) return known->second;
+  WINNOW_ASSIGN(const TensorView values, Codes(dtype));
+  TensorView scales;
+  if (dtype != DType::kBF16) {
+    WINNOW_ASSIGN(scales, Scales(dtype, values.bytes()));
+  }
+  weights_[dtype] = WeightPool(dtype, values, scales);
   return weights_[dtype];
 }
 

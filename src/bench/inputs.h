@@ -49,16 +49,18 @@ struct Rotation {
 class WeightPool {
  public:
   WeightPool() = default;
-  WeightPool(TensorView values, TensorView scales) : values_(values), scales_(scales) {}
+  WeightPool(DType dtype, TensorView values, TensorView scales)
+      : dtype_(dtype), values_(values), scales_(scales) {}
 
   int64_t bytes() const { return values_.bytes(); }
-  // The matrix whose values begin at `offset` bytes, a multiple of 64. Scales are the same few for
-  // all.
+  // The matrix whose values begin at `offset` bytes, a multiple of 64. Scales of blocks are the
+  // same few for all; those of groups have a place of their own for each.
   ScaledView At(int64_t offset, int64_t rows, int64_t columns) const;
   // Bytes that such a matrix takes, to the next multiple of 64.
   int64_t Extent(int64_t rows, int64_t columns) const;
 
  private:
+  DType dtype_ = DType::kBF16;
   TensorView values_;  // one-dimensional
   TensorView scales_;  // one-dimensional, or absent
 };
@@ -84,7 +86,8 @@ class Inputs {
   static constexpr int64_t kPositions = 4096;
   Result<RopeTable> Rope(int64_t rope_dim);
 
-  // Pools, made when they are first asked for. F8_E4M3 or BF16 weights; caches of one row or key
+  // Pools, made when they are first asked for. Weights of BF16, F8_E4M3, I8 or
+  // U8; caches of one row or key
   // for each of at least 128 Ki slots.
   Result<WeightPool> Weights(DType dtype);
   Result<IndexCacheView> IndexKeys(IndexKeyType type, int64_t index_dim);
@@ -92,6 +95,8 @@ class Inputs {
 
  private:
   void Fill(const TensorView& floats);
+  Result<TensorView> Codes(DType dtype);
+  Result<TensorView> Scales(DType dtype, int64_t code_bytes);
   // Repeats the first `pattern` bytes of the tensor to its end.
   void Repeat(const TensorView& tensor, int64_t pattern);
   int64_t NumSlots(int64_t bytes_per_slot) const;

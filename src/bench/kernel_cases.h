@@ -19,6 +19,7 @@ struct KernelCase {
   KernelCost cost;
   // Makes the inputs; they live in `inputs`.
   std::function<Result<KernelRun>(Inputs& inputs)> prepare;
+  bool group_codes = false;  // of weights that only some backends read
 };
 
 // All of them, in the order of a table.

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "tensor/group_codes.h"
 
 namespace winnow::bench {
 namespace {
@@ -25,7 +26,9 @@ int64_t CausalPairs(int64_t tokens, int64_t context) {
 }
 
 int64_t WeightBytes(int64_t rows, int64_t columns, DType dtype) {
+  if (dtype == DType::kU8) return rows * (Int4RowBytes(columns) + 2 * NumCodeGroups(columns));
   const int64_t values = rows * columns * SizeOf(dtype);
+  if (dtype == DType::kI8) return values + rows * 2 * NumCodeGroups(columns);
   if (dtype != DType::kF8E4M3) return values;
   const auto blocks = [](int64_t extent) {
     return (extent + ScaledView::kBlock - 1) / ScaledView::kBlock;

@@ -76,7 +76,7 @@ struct KernelCost {
 
 // Pairs of a token and a row of its context up to itself: the sum of S - T + 1 … S.
 int64_t CausalPairs(int64_t tokens, int64_t context);
-// Bytes of a stored [rows, columns] matrix, the scales of F8_E4M3 included.
+// Bytes of a stored [rows, columns] matrix, scales included.
 int64_t WeightBytes(int64_t rows, int64_t columns, DType dtype);
 
 // ops   2 I J for each causal pair

@@ -8,9 +8,15 @@
 namespace winnow::bench {
 namespace {
 
-constexpr DType kTypes[] = {DType::kBF16, DType::kF8E4M3};
+constexpr DType kTypes[] = {DType::kBF16, DType::kF8E4M3, DType::kI8, DType::kU8};
 
-const char* TypeName(DType dtype) { return dtype == DType::kF8E4M3 ? "fp8" : "bf16"; }
+const char* TypeName(DType dtype) {
+  return dtype == DType::kF8E4M3 ? "fp8"
+         : dtype == DType::kI8   ? "int8"
+         : dtype == DType::kU8   ? "int4"
+                                 : "bf16";
+}
+bool HasGroups(DType dtype) { return dtype == DType::kI8 || dtype == DType::kU8; }
 
 Result<KernelRun> PrepareLinear(Inputs& inputs, int64_t rows, int64_t columns, int64_t tokens,
                                 DType dtype) {
@@ -107,7 +113,8 @@ void AddLinearCases(const ModelShape& shape, std::vector<KernelCase>* cases) {
                           [&matrix, tokens, dtype](Inputs& inputs) {
                             return PrepareLinear(inputs, matrix.rows, matrix.columns, tokens,
                                                  dtype);
-                          }});
+                          },
+                          HasGroups(dtype)});
       }
     }
   }
@@ -117,28 +124,35 @@ void AddHeadProductCases(const ModelShape& shape, std::vector<KernelCase>* cases
   for (const DType dtype : kTypes) {
     for (const int64_t tokens : {1, 16}) {
       cases->push_back({fmt::format("{}/absorb/{}/t{}", shape.name, TypeName(dtype), tokens),
-                        AbsorbCost(shape, tokens, dtype), [&shape, tokens, dtype](Inputs& inputs) {
+                        AbsorbCost(shape, tokens, dtype),
+                        [&shape, tokens, dtype](Inputs& inputs) {
                           return PrepareAbsorb(inputs, shape, tokens, dtype);
-                        }});
+                        },
+                        HasGroups(dtype)});
     }
   }
   for (const DType dtype : kTypes) {
     for (const int64_t tokens : {1, 16}) {
       cases->push_back({fmt::format("{}/expand/{}/t{}", shape.name, TypeName(dtype), tokens),
-                        ExpandCost(shape, tokens, dtype), [&shape, tokens, dtype](Inputs& inputs) {
+                        ExpandCost(shape, tokens, dtype),
+                        [&shape, tokens, dtype](Inputs& inputs) {
                           return PrepareExpand(inputs, shape, tokens, dtype);
-                        }});
+                        },
+                        HasGroups(dtype)});
     }
   }
 }
 
 void AddMoeCases(const ModelShape& shape, std::vector<KernelCase>* cases) {
-  const DType dtype = DType::kF8E4M3;
-  for (const int64_t tokens : shape.moe.tokens) {
-    cases->push_back({fmt::format("{}/moe/{}/t{}", shape.name, TypeName(dtype), tokens),
-                      MoeCost(shape, tokens, dtype), [&shape, tokens, dtype](Inputs& inputs) {
-                        return PrepareMoe(inputs, shape, tokens, dtype);
-                      }});
+  for (const DType dtype : {DType::kF8E4M3, DType::kU8}) {
+    for (const int64_t tokens : shape.moe.tokens) {
+      cases->push_back({fmt::format("{}/moe/{}/t{}", shape.name, TypeName(dtype), tokens),
+                        MoeCost(shape, tokens, dtype),
+                        [&shape, tokens, dtype](Inputs& inputs) {
+                          return PrepareMoe(inputs, shape, tokens, dtype);
+                        },
+                        HasGroups(dtype)});
+    }
   }
 }
 

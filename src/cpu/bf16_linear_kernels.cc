@@ -6,176 +6,17 @@
 // end of x or of the weight is computed from the last row and left out.
 #include "cpu/bf16_linear_kernels.h"
 
-#include "cpu/pairs.h"
+#include "cpu/bf16_sources.h"
 
 namespace winnow::cpu::WINNOW_LEVEL {
 namespace {
 
-constexpr int64_t kBlock = 128;                     // of scales
 constexpr int64_t kRunFloats = 2 * kPairsFloats;    // of a packed run
 constexpr int64_t kRunParts = kRunFloats / kLanes;  // registers
-constexpr int64_t kTableBytes = 256;                // two bytes for each magnitude
 
 int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t NumRuns(int64_t columns) { return DivideUp(columns, kPackedRun); }
 int64_t PackedFloats(int64_t columns) { return NumRuns(columns) * kRunFloats; }
-
-// ---- Reading weights ----------------------------------------------------------------------------
-// A source decodes runs of a row. EnterRows comes first, and again where a row lies in another
-// block of scales; kFewX is up to how many rows of x it pays to decode in registers.
-
-// A run in registers.
-struct Run {
-  Pairs half[2];
-  F32x16 part(int64_t index) const { return half[index / kParts].part[index % kParts]; }
-};
-
-struct F32Source {
-  using Element = float;
-  static constexpr int64_t kFewX = 8;
-  explicit F32Source(const WeightArgs&, float*) {}
-  void EnterRows(int64_t) {}
-  Run Decode(const float* p, int64_t) const {
-    return {{Pack(Load(p), Load(p + 16)), Pack(Load(p + 32), Load(p + 48))}};
-  }
-};
-
-struct Bf16Source {
-  using Element = uint16_t;
-  static constexpr int64_t kFewX = 8;
-  explicit Bf16Source(const WeightArgs&, float*) {}
-  void EnterRows(int64_t) {}
-  Run Decode(const uint16_t* p, int64_t) const {
-    return {{LoadBf16Pairs(p), LoadBf16Pairs(p + 32)}};
-  }
-};
-
-struct F16Source {
-  using Element = uint16_t;
-  static constexpr int64_t kFewX = 8;
-  explicit F16Source(const WeightArgs&, float*) {}
-  void EnterRows(int64_t) {}
-  Run Decode(const uint16_t* p, int64_t) const {
-    return {
-        {PackNumbers(LoadF16(p), LoadF16(p + 16)), PackNumbers(LoadF16(p + 32), LoadF16(p + 48))}};
-  }
-};
-
-// The factor of a block; a NaN in the form that arithmetic gives.
-float ScaleAt(const float* scales, int64_t block) {
-  const float scale = scales ? scales[block] : 1.0f;
-  return scale == scale ? scale : __builtin_nanf("");
-}
-
-#if defined(__AVX512BF16__) && defined(__AVX512VBMI__)
-
-// For each block of scales a table of the rounded product of every magnitude: low bytes, then high
-// ones, which decoding looks up.
-struct E4m3Source {
-  using Element = uint8_t;
-  static constexpr int64_t kFewX = 8;
-  const float* scales;
-  int64_t num_blocks;  // of a row
-  uint8_t* tables;
-  E4m3Source(const WeightArgs& w, float* memory)
-      : scales(w.scale), num_blocks(DivideUp(w.columns, kBlock)) {
-    tables = reinterpret_cast<uint8_t*>(memory);
-  }
-
-  void EnterRows(int64_t row) {
-    F32x16 magnitudes[8];
-    for (int i = 0; i < 8; ++i) {
-      alignas(16) uint8_t codes[16];
-      for (int code = 0; code < 16; ++code) codes[code] = static_cast<uint8_t>(16 * i + code);
-      magnitudes[i] = LoadE4m3(codes);
-    }
-    const float* of_row = scales ? scales + row / kBlock * num_blocks : nullptr;
-    for (int64_t block = 0; block < num_blocks; ++block) {
-      WriteTable(magnitudes, Broadcast(ScaleAt(of_row, block)), tables + block * kTableBytes);
-    }
-  }
-  static void WriteTable(const F32x16* magnitudes, F32x16 scale, uint8_t* table) {
-    __m512i words[4];
-    for (int i = 0; i < 4; ++i) {
-      words[i] = (__m512i)_mm512_cvtne2ps_pbh(Mul(magnitudes[2 * i + 1], scale).v,
-                                              Mul(magnitudes[2 * i], scale).v);
-    }
-    alignas(64) uint8_t even[64];
-    for (int i = 0; i < 64; ++i) even[i] = static_cast<uint8_t>(2 * i);
-    const __m512i low = _mm512_load_si512(even);
-    const __m512i high = _mm512_or_si512(low, _mm512_set1_epi8(1));
-    for (int i = 0; i < 2; ++i) {
-      _mm512_store_si512(table + 64 * i,
-                         _mm512_permutex2var_epi8(words[2 * i], low, words[2 * i + 1]));
-      _mm512_store_si512(table + 128 + 64 * i,
-                         _mm512_permutex2var_epi8(words[2 * i], high, words[2 * i + 1]));
-    }
-  }
-
-  // Codes are put so that unpacking, which works within quarters, brings them in order.
-  Run Decode(const uint8_t* p, int64_t c) const {
-    const uint8_t* table = tables + c / kBlock * kTableBytes;
-    const __m512i codes =
-        _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), _mm512_loadu_si512(p));
-    const __m512i low =
-        _mm512_permutex2var_epi8(_mm512_load_si512(table), codes, _mm512_load_si512(table + 64));
-    const __m512i magnitude = _mm512_permutex2var_epi8(_mm512_load_si512(table + 128), codes,
-                                                       _mm512_load_si512(table + 192));
-    // magnitude ^ (codes & 0x80)
-    const __m512i high = _mm512_ternarylogic_epi32(magnitude, codes, _mm512_set1_epi8(-128), 0x78);
-    return {{{{{_mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high))}}},
-             {{{_mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high))}}}}};
-  }
-};
-
-#else
-
-struct E4m3Source {
-  using Element = uint8_t;
-  static constexpr int64_t kFewX = 4;
-  const float* scales;
-  const float* of_row = nullptr;
-  int64_t num_blocks;
-  E4m3Source(const WeightArgs& w, float*)
-      : scales(w.scale), num_blocks(DivideUp(w.columns, kBlock)) {}
-  void EnterRows(int64_t row) { of_row = scales ? scales + row / kBlock * num_blocks : nullptr; }
-  Run Decode(const uint8_t* p, int64_t c) const {
-    const F32x16 scale = Broadcast(ScaleAt(of_row, c / kBlock));
-    const auto at = [&](int64_t first) { return Mul(LoadE4m3(p + first), scale); };
-    return {{PackNumbers(at(0), at(16)), PackNumbers(at(32), at(48))}};
-  }
-};
-
-#endif
-
-template <typename Source>
-const typename Source::Element* RowOf(const WeightArgs& w, int64_t row) {
-  return static_cast<const typename Source::Element*>(w.data) + row * w.columns;
-}
-
-// The last n numbers of a row, then zeros.
-template <typename Source>
-Run DecodeLast(const Source& source, const typename Source::Element* p, int64_t c, int64_t n) {
-  typename Source::Element run[kPackedRun] = {};
-  memcpy(run, p, static_cast<size_t>(n) * sizeof(*p));
-  return source.Decode(run, c);
-}
-
-// Calls action.template Run<Source>() for the source of a type.
-template <typename Action>
-void WithSource(DType type, const Action& action) {
-  switch (type) {
-    case DType::kF32:
-      return action.template Run<F32Source>();
-    case DType::kBF16:
-      return action.template Run<Bf16Source>();
-    case DType::kF16:
-      return action.template Run<F16Source>();
-    default:
-      return action.template Run<E4m3Source>();
-  }
-}
 
 // ---- Few rows -----------------------------------------------------------------------------------
 
@@ -202,9 +43,9 @@ inline __attribute__((always_inline)) void FewTile(const PanelArgs& args, const 
                                                    int64_t m, int64_t row, int64_t last_row) {
   const float* x[kX];
   for (int i = 0; i < kX; ++i) x[i] = XRow(args, m + i);
-  const typename Source::Element* rows[kRows];
+  typename Source::Row rows[kRows];
   for (int r = 0; r < kRows; ++r) {
-    rows[r] = RowOf<Source>(args.weight, Min(row + r, last_row - 1));
+    rows[r] = Source::RowOf(args.weight, Min(row + r, last_row - 1));
   }
   F32x16 sums[kLanes];  // [kX, kRows]
   for (F32x16& sum : sums) sum = Zero();
@@ -221,17 +62,13 @@ inline __attribute__((always_inline)) void FewTile(const PanelArgs& args, const 
   for (int64_t run = 0; run < whole; ++run) {
     const int64_t c = run * kPackedRun;
     for (int r = 0; r < kRows; ++r) {
-      // The rows of the next tile.
-      Prefetch(rows[r] + kRows * columns + c);
-      if constexpr (sizeof(typename Source::Element) == 2) {
-        Prefetch(rows[r] + kRows * columns + c + kPackedRun / 2);
-      }
-      add(run, r, source.Decode(rows[r] + c, c));
+      Source::PrefetchBehind(rows[r], kRows, columns, c);  // the rows of the next tile
+      add(run, r, source.Decode(rows[r], c));
     }
   }
   if (const int64_t c = whole * kPackedRun; c < columns) {
     for (int r = 0; r < kRows; ++r) {
-      add(whole, r, DecodeLast(source, rows[r] + c, c, columns - c));
+      add(whole, r, source.DecodeLast(rows[r], c, columns - c));
     }
   }
   float out[kLanes];
@@ -402,11 +239,11 @@ void DecodePanel(const WeightArgs& weight, const Source& source, int64_t row, in
                  const Block& block, float* panel) {
   const int64_t last = block.first + block.columns;
   for (int64_t r = 0; r < num_rows; ++r) {
-    const typename Source::Element* p = RowOf<Source>(weight, row + r);
+    const typename Source::Row from = Source::RowOf(weight, row + r);
     float* out = panel + r * block.floats();
     for (int64_t c = block.first; c < last; c += kPackedRun, out += kRunFloats) {
       const Run run =
-          last - c >= kPackedRun ? source.Decode(p + c, c) : DecodeLast(source, p + c, c, last - c);
+          last - c >= kPackedRun ? source.Decode(from, c) : source.DecodeLast(from, c, last - c);
       StorePairs(out, run.half[0]);
       StorePairs(out + kPairsFloats, run.half[1]);
     }
@@ -504,9 +341,9 @@ void DecodeRun(const TransposedArgs& args, Source& source, int64_t column, float
     if (p >= args.num_rows) return Run{{Pack(Zero(), Zero()), Pack(Zero(), Zero())}};
     const int64_t row = args.first_row + p;
     if (p == 0 || row % kBlock == 0) source.EnterRows(row);
-    const typename Source::Element* at = RowOf<Source>(args.weight, row) + column;
-    Prefetch(at + kPackedRun);
-    return n == kPackedRun ? source.Decode(at, column) : DecodeLast(source, at, column, n);
+    const typename Source::Row from = Source::RowOf(args.weight, row);
+    Source::PrefetchBehind(from, 0, args.weight.columns, column + kPackedRun);
+    return n == kPackedRun ? source.Decode(from, column) : source.DecodeLast(from, column, n);
   };
   for (int64_t p = 0; p < args.num_rows; p += 2) {
     const Run even = decode(p);

@@ -52,6 +52,7 @@ class CpuBackend final : public Backend {
            std::to_string(threads) + (threads == 1 ? " thread" : " threads");
   }
   Precision precision() const override { return context_.precision; }
+  bool reads_group_codes() const override { return true; }
 
   Result<DeviceMemory> Allocate(int64_t bytes) override;
   void CopyToDevice(void* device, const void* host, int64_t bytes) override {

@@ -35,7 +35,8 @@ WeightArgs ReadAs(const ScaledView& weight) {
   return {.data = weight.value.data,
           .type = weight.value.dtype,
           .columns = weight.columns(),
-          .scale = weight.scale ? weight.scale.As<float>() : nullptr};
+          .scale = weight.scale && !weight.has_groups() ? weight.scale.As<float>() : nullptr,
+          .group_scale = weight.has_groups() ? weight.scale.As<uint16_t>() : nullptr};
 }
 
 ProductRows Products::Read(const float* x, int64_t num_rows, int64_t columns, int64_t stride,

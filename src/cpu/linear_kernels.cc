@@ -10,6 +10,7 @@
 #include "cpu/linear_kernels.h"
 
 #include "cpu/simd.h"
+#include "tensor/group_codes.h"
 
 namespace winnow::cpu::WINNOW_LEVEL {
 namespace {
@@ -20,8 +21,8 @@ int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // ---- Reading weights ----------------------------------------------------------------------------
-// A reader decodes sixteen weights of one row within one block of scales (kRun columns); Enter
-// moves it to the block of a column. kAtOnce is how many rows are read at once when x has one row:
+// A reader decodes sixteen weights of one row within one block or group of scales (kRun columns);
+// Enter moves it to that of a column. kAtOnce is how many rows are read at once when x has one row:
 // enough for the work of decoding to hide the latency of one row's sum.
 
 struct F32Reader {
@@ -82,6 +83,47 @@ struct E4m3Reader {
   F32x16 At(int64_t c, int64_t n) const { return Mul(LoadE4m3Partial(row + c, n), scale); }
 };
 
+struct Int8Reader {
+  static constexpr int64_t kRun = kCodeGroup;
+  static constexpr int kAtOnce = 4;
+  static constexpr int64_t kFewX = 8;
+  const int8_t* row;
+  const uint16_t* scales;
+  F32x16 scale;
+  Int8Reader() = default;
+  Int8Reader(const WeightArgs& w, int64_t r)
+      : row(static_cast<const int8_t*>(w.data) + r * w.columns),
+        scales(w.group_scale + r * NumCodeGroups(w.columns)) {}
+  void Enter(int64_t c) { scale = BroadcastBf16(scales + c / kCodeGroup); }
+  F32x16 At(int64_t c) const { return Mul(LoadI8AsFloat(row + c), scale); }
+  F32x16 At(int64_t c, int64_t n) const { return Mul(LoadI8AsFloatPartial(row + c, n), scale); }
+};
+
+struct Int4Reader {
+  static constexpr int64_t kRun = kCodeGroup;
+  static constexpr int kAtOnce = 4;
+  static constexpr int64_t kFewX = 8;
+  const uint8_t* row;
+  const uint16_t* scales;
+  F32x16 scale;
+  Int4Reader() = default;
+  Int4Reader(const WeightArgs& w, int64_t r)
+      : row(static_cast<const uint8_t*>(w.data) + r * Int4RowBytes(w.columns)),
+        scales(w.group_scale + r * NumCodeGroups(w.columns)) {}
+  void Enter(int64_t c) { scale = BroadcastBf16(scales + c / kCodeGroup); }
+  F32x16 At(int64_t c) const {
+    const I32x16 both = LoadU8(row + c / kInt4Run * (kInt4Run / 2) + c % kCodeGroup);
+    const I32x16 code =
+        c % kInt4Run < kCodeGroup ? And(both, BroadcastInt(15)) : ShiftRight<4>(both);
+    return Mul(ToFloat(SubInt(code, BroadcastInt(8))), scale);
+  }
+  F32x16 At(int64_t c, int64_t n) const {
+    float lanes[kLanes];
+    Store(lanes, At(c));
+    return LoadPartial(lanes, n);
+  }
+};
+
 // Calls action.template Run<Reader>() for the reader of a type.
 template <typename Action>
 void WithReader(DType type, const Action& action) {
@@ -92,6 +134,10 @@ void WithReader(DType type, const Action& action) {
       return action.template Run<Bf16Reader>();
     case DType::kF16:
       return action.template Run<F16Reader>();
+    case DType::kI8:
+      return action.template Run<Int8Reader>();
+    case DType::kU8:
+      return action.template Run<Int4Reader>();
     default:
       return action.template Run<E4m3Reader>();
   }
@@ -104,7 +150,7 @@ void Decode(const WeightArgs& w, int64_t row, int64_t first, int64_t last, float
   int64_t c = first;
   while (c < last) {
     reader.Enter(c);
-    const int64_t end = Min(last, c / kBlock * kBlock + Reader::kRun);
+    const int64_t end = Min(last, c / Reader::kRun * Reader::kRun + Reader::kRun);
     for (; c + kLanes <= end; c += kLanes) Store(out + (c - first), reader.At(c));
     if (c < end) {
       Store(out + (c - first), reader.At(c, end - c));
@@ -371,7 +417,7 @@ void AddRows(const TransposedArgs& args, int64_t p) {
   int64_t c = args.first_column;
   while (c < args.last_column) {
     for (int r = 0; r < kRows; ++r) readers[r].Enter(c);
-    const int64_t end = Min(args.last_column, c / kBlock * kBlock + Reader::kRun);
+    const int64_t end = Min(args.last_column, c / Reader::kRun * Reader::kRun + Reader::kRun);
     for (; c + kLanes <= end; c += kLanes) {
       F32x16 sum = p == 0 ? Zero() : Load(args.out + c);
       for (int r = 0; r < kRows; ++r) sum = Fma(x[r], readers[r].At(c), sum);

@@ -4,7 +4,7 @@
 //   RunPanel       16 chains of fused multiply-adds, element k in chain k mod 16, ascending from 0,
 //                  zeros after the last; the chains are added 8, 4, 2, 1 apart; then the bias
 //   RunTransposed  one chain for each output, p ascending from 0
-// A weight is worth float(code) * scale, a float.
+// A weight is worth float(code) * scale, a float; codes of groups are tensor/group_codes.h's.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +15,11 @@ namespace winnow::cpu {
 
 // A stored matrix and how it is read.
 struct WeightArgs {
-  const void* data = nullptr;  // [any, columns]
-  DType type = DType::kF32;    // F32, BF16, F16 or F8_E4M3
+  const void* data = nullptr;  // [any, columns]; [any, Int4RowBytes(columns)] of U8
+  DType type = DType::kF32;    // F32, BF16, F16, F8_E4M3, I8 or U8
   int64_t columns = 0;
-  const float* scale = nullptr;  // [⌈rows/128⌉, ⌈columns/128⌉], or none
+  const float* scale = nullptr;           // [⌈rows/128⌉, ⌈columns/128⌉] of F8_E4M3, or none
+  const uint16_t* group_scale = nullptr;  // [rows, ⌈columns/32⌉] bfloat16 of I8 and U8
 };
 
 // out[m, n - first_row] = x[m] · weight[n] + bias[n], for m < num_x and num_rows rows n of weight.
@@ -38,7 +39,7 @@ struct PanelArgs {
 };
 
 // out[m, c] = sum over p of x[m, p] * weight[first_row + p, c], for columns c in
-// [first_column, last_column); first_column is a multiple of 16. No out lies on an x.
+// [first_column, last_column); first_column is a multiple of 64. No out lies on an x.
 struct TransposedArgs {
   const float* x = nullptr;
   int64_t x_stride = 0;

@@ -63,6 +63,9 @@ static inline F32x16 Negate(F32x16 x) {
 static inline void Sum4(const float* p, float* out) { Sum4(p, kLanes, out); }
 
 static inline F32x16 LoadBf16(const uint16_t* p) { return Float(ShiftLeft<16>(LoadU16(p))); }
+static inline F32x16 BroadcastBf16(const uint16_t* p) {
+  return Float(BroadcastInt(static_cast<int32_t>(uint32_t{*p} << 16)));
+}
 // x holds bfloat16 values, as RoundToBf16 gives them.
 static inline void StoreBf16(uint16_t* p, F32x16 x) { StoreU16(p, ShiftRight<16>(Bits(x))); }
 static inline F32x16 LoadI8AsFloat(const int8_t* p) { return ToFloat(LoadI8(p)); }
@@ -77,6 +80,11 @@ static inline F32x16 LoadF16Partial(const uint16_t* p, int64_t n) {
   uint16_t lanes[16] = {};
   memcpy(lanes, p, static_cast<size_t>(n) * sizeof(*p));
   return LoadF16(lanes);
+}
+static inline F32x16 LoadI8AsFloatPartial(const int8_t* p, int64_t n) {
+  int8_t lanes[16] = {};
+  memcpy(lanes, p, static_cast<size_t>(n));
+  return LoadI8AsFloat(lanes);
 }
 static inline F32x16 LoadE4m3Partial(const uint8_t* p, int64_t n) {
   uint8_t lanes[16] = {};

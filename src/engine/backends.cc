@@ -38,11 +38,14 @@ Result<cpu::InstructionSet> ChooseInstructionSet(const std::string& name) {
 
 }  // namespace
 
+Status CheckThreads(int num_threads) {
+  if (num_threads >= 0 && num_threads <= kMaxThreads) return OkStatus();
+  return InvalidArgument(
+      fmt::format("num_threads: {}, expected 0 to {}", num_threads, kMaxThreads));
+}
+
 Result<std::unique_ptr<Backend>> CreateBackend(const EngineOptions& options) {
-  if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
-    return InvalidArgument(
-        fmt::format("num_threads: {}, expected 0 to {}", options.num_threads, kMaxThreads));
-  }
+  WINNOW_TRY(CheckThreads(options.num_threads));
   if (options.backend == "cuda") {
     return cuda::CreateCudaBackend({.device = options.device, .precision = options.precision});
   }

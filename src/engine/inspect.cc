@@ -82,7 +82,9 @@ Status CheckOptions(const InspectOptions& options, const ModelConfig& config) {
 Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& options) {
   WINNOW_ASSIGN(ModelConfig config, LoadModelConfig(model_dir));
   WINNOW_TRY(CheckOptions(options, config));
-  WINNOW_ASSIGN(const Weights weights, Weights::Load(model_dir, &config));
+  WINNOW_ASSIGN(const CheckedCheckpoint checkpoint,
+                Weights::Check(model_dir, &config, options.weights));
+  const StorageSummary& storage = checkpoint.storage;
   const int64_t context = options.context > 0 ? options.context : config.max_position_embeddings;
 
   KvCacheOptions cache;
@@ -110,13 +112,13 @@ Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& 
   const ParameterCount parameters = CountParameters(config);
   report.parameters = parameters.total;
   report.active_parameters = parameters.active;
-  for (const StorageSummary::Row& row : weights.storage().rows) {
+  for (const StorageSummary::Row& row : storage.rows) {
     report.storage.push_back({row.dtype, row.tensors, row.parameters, row.bytes});
   }
   report.memory = {
       {backend->shares_host_memory() ? "weights, mapped from their files"
                                      : "weights, copied from their files",
-       weights.file_bytes()},
+       storage.quantized_bytes > 0 ? storage.stored_bytes : checkpoint.directory->file_bytes()},
       {fmt::format("latent cache, {}", Name(options.kv_cache)), page.latent * cache.num_pages},
       {fmt::format("index key cache, {}", Name(options.index_keys)),
        page.index_keys * cache.num_pages},
@@ -128,6 +130,11 @@ Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& 
       {"step: logits", step.logits},
       {"step: batch and page tables", step.batch},
   };
+  if (storage.quantized_bytes > 0) {
+    report.memory.insert(
+        report.memory.begin() + 1,
+        {fmt::format("weights, quantized to {}", Name(options.weights)), storage.quantized_bytes});
+  }
   report.linear_flops = LinearFlops(config);
   for (const int64_t position : Frontiers(context)) {
     const AttentionCost cost = CostAtPosition(config, cache, position);

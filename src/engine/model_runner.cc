@@ -58,6 +58,16 @@ Status CheckOptions(const EngineOptions& options, const ModelConfig& config) {
   return OkStatus();
 }
 
+Status CheckWeightType(const EngineOptions& options, const ModelConfig& config,
+                       const Backend& backend) {
+  const WeightType type = config.weights != WeightType::kStored ? config.weights : options.weights;
+  if (type == WeightType::kStored || backend.reads_group_codes()) return OkStatus();
+  return Unsupported(
+      fmt::format("weights: {}, expected stored: backend {} multiplies weights as "
+                  "they are stored, in F32, BF16, F16 or F8_E4M3",
+                  Name(type), Quoted(options.backend)));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(
@@ -67,6 +77,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Load(
   if (adjust) adjust(runner->config_);
   WINNOW_TRY(CheckOptions(options, runner->config_));
   WINNOW_ASSIGN(runner->backend_, CreateBackend(options));
+  WINNOW_TRY(CheckWeightType(options, runner->config_, *runner->backend_));
   WINNOW_TRY(runner->LoadWeights(options));
   runner->attention_ = options.attention;
   WINNOW_TRY(runner->CreateCache(options));
@@ -95,7 +106,10 @@ Status ModelRunner::LoadWeights(const EngineOptions& options) {
     if (!options.progress) return {};
     return [=, &options](double share) { options.progress(first + (last - first) * share); };
   };
-  WINNOW_ASSIGN(weights_, Weights::Load(options.model_dir, &config_, part(0, copies ? 0.1 : 1)));
+  WINNOW_ASSIGN(weights_, Weights::Load(options.model_dir, &config_,
+                                        {.weights = options.weights,
+                                         .num_threads = options.num_threads,
+                                         .progress = part(0, copies ? 0.1 : 1)}));
   return copies ? weights_.MoveTo(*backend_, part(0.1, 1)) : OkStatus();
 }
 

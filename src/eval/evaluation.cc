@@ -76,6 +76,7 @@ json::object DescribeRun(const char* what, const EvalOptions& options, const Mod
             {"max_position_embeddings", config.max_position_embeddings}}},
           {"options",
            {{"precision", Name(options.engine.precision)},
+            {"weights", Name(options.engine.weights)},
             {"kv_cache", Name(options.engine.kv_cache)},
             {"index_keys", Name(options.engine.index_keys)},
             {"seed", options.seed},

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "model/config_fields.h"
+#include "tensor/group_codes.h"
 #include "tensor/tensor.h"
 
 namespace winnow {
@@ -205,7 +206,20 @@ bool IsPairOf(const json::value& value, int64_t number) {
   });
 }
 
-void ReadQuantization(FieldReader& fields) {
+// What Quantize (engine/quantize.cc) writes.
+WeightType ReadGroupCodes(FieldReader& fields) {
+  const std::string name = fields.String("weights");
+  const std::optional<WeightType> type = ParseWeightType(name);
+  if (!type || *type == WeightType::kStored) {
+    fields.Fail(StatusCode::kUnsupported, "weights",
+                fmt::format("is {}, expected \"int8\" or \"int4\"", Quoted(name)));
+    return WeightType::kStored;
+  }
+  fields.Int("group_size", {kCodeGroup, kCodeGroup});
+  return *type;
+}
+
+void ReadQuantization(FieldReader& fields, ModelConfig* config) {
   const json::value* value = fields.Find("quantization_config");
   if (value == nullptr) return;
   const json::object* object = value->if_object();
@@ -216,10 +230,15 @@ void ReadQuantization(FieldReader& fields) {
   }
   FieldReader nested(*object, fields.what() + ": quantization_config");
   const std::string method = nested.String("quant_method");
+  if (method == "winnow") {
+    config->weights = ReadGroupCodes(nested);
+    fields.Fail(nested.status());
+    return;
+  }
   const std::string format = nested.String("fmt", "e4m3");
   if (method != "fp8") {
     nested.Fail(StatusCode::kUnsupported, "quant_method",
-                fmt::format("is {}, expected \"fp8\"", Quoted(method)));
+                fmt::format("is {}, expected \"fp8\" or \"winnow\"", Quoted(method)));
   }
   if (format != "e4m3") {
     nested.Fail(StatusCode::kUnsupported, "fmt",
@@ -280,7 +299,7 @@ void ReadModel(FieldReader& fields, ModelConfig* config) {
   if (fields.Bool("mlp_bias", false)) {
     fields.Fail(StatusCode::kUnsupported, "mlp_bias", "is true, expected false");
   }
-  ReadQuantization(fields);
+  ReadQuantization(fields, config);
   if (CountParameters(*config) > kMaxParameters) {
     fields.Fail(StatusCode::kInvalidArgument, "hidden_size",
                 fmt::format("and the other dimensions make {:.1e} parameters, expected at most "

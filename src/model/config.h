@@ -9,6 +9,7 @@
 
 #include "tensor/dtype.h"
 #include "winnow/status.h"
+#include "winnow/types.h"
 
 namespace winnow {
 
@@ -78,6 +79,7 @@ struct ModelConfig {
       1e-6;  // q_a_layernorm, kv_a_layernorm: fixed by the reference, not by config.json
   double index_norm_eps = 1e-6;  // indexer.k_norm: likewise
   RopeConfig rope;
+  WeightType weights = WeightType::kStored;  // not kStored: quantized by Winnow
   int64_t max_position_embeddings = 0;
   bool tie_word_embeddings = false;
   int32_t bos_token_id = -1;  // -1: none

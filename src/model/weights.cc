@@ -2,234 +2,21 @@
 //
 // The layout of the model is walked twice by the same code. The first walk only checks; it touches
 // names, types and shapes, never data, and adds up what must be allocated. The second binds views
-// and converts vectors. No page of a matrix is read by either.
+// and converts vectors. No page of a matrix is read by either; those that are quantized are read
+// after them.
 #include "model/weights.h"
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
-#include <map>
-#include <unordered_set>
 
 #include "base/check.h"
 #include "base/text.h"
-#include "tensor/half.h"
+#include "model/weight_binder.h"
 
 namespace winnow {
 namespace {
 
-constexpr int64_t kAlignment = 64;
 constexpr size_t kNamesInError = 3;
-
-// An extent and the fields of config.json it comes from.
-struct Extent {
-  int64_t value;
-  const char* origin;
-};
-
-int64_t Blocks(int64_t extent) { return (extent + ScaledView::kBlock - 1) / ScaledView::kBlock; }
-
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-float ElementAsFloat(const uint8_t* data, DType dtype, int64_t index) {
-  if (dtype == DType::kF32) {
-    float value;
-    std::memcpy(&value, data + 4 * index, sizeof(value));
-    return value;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, data + 2 * index, sizeof(bits));
-  return dtype == DType::kBF16 ? Bf16ToFloat(bits) : F16ToFloat(bits);
-}
-
-bool IsFloat(const StoredTensor& tensor) {
-  return tensor.supported && (tensor.dtype == DType::kF32 || tensor.dtype == DType::kBF16 ||
-                              tensor.dtype == DType::kF16);
-}
-
-bool IsAligned(const StoredTensor& tensor) {
-  return reinterpret_cast<uintptr_t>(tensor.data) % SizeOf(tensor.dtype) == 0;
-}
-
-// Gives out views of stored tensors. While checking, the views are empty and only the first mistake
-// and the bytes to allocate are kept; afterwards, Bind() turns it over.
-class Binder {
- public:
-  Binder(const TensorDirectory& directory, std::string source)
-      : directory_(directory), source_(std::move(source)) {}
-
-  ScaledView Matrix(const std::string& name, Extent rows, Extent columns) {
-    const StoredTensor* tensor = Check(name, {rows, columns});
-    if (tensor == nullptr) return {};
-    const std::string scale_name = name + "_scale_inv";
-    const StoredTensor* scale = directory_.Find(scale_name);
-    const bool scaled = tensor->dtype == DType::kF8E4M3;
-    if (!checked_ && !CheckPair(name, *tensor, scale_name, scale)) return {};
-    ScaledView view;
-    view.value = IsAligned(*tensor) ? Mapped(*tensor) : Copied(*tensor);
-    if (scaled) {
-      if (!checked_ && !CheckScale(scale_name, *scale, rows.value, columns.value)) return {};
-      const bool mappable = scale->dtype == DType::kF32 && IsAligned(*scale);
-      view.scale = mappable ? Mapped(*scale) : Converted(*scale);
-    }
-    if (!checked_) {
-      Count(*tensor, true);
-      if (scaled) Count(*scale, false);
-    }
-    return view;
-  }
-
-  TensorView Vector(const std::string& name, Extent extent) {
-    const StoredTensor* tensor = Check(name, {extent});
-    if (tensor == nullptr) return {};
-    if (!IsFloat(*tensor)) {
-      Fail(Unsupported(fmt::format("{}: tensor {} is {}, expected F32, BF16 or F16", tensor->file,
-                                   Quoted(name), tensor->dtype_name)));
-      return {};
-    }
-    if (!checked_) Count(*tensor, true);
-    return Converted(*tensor);
-  }
-
-  bool Has(const std::string& name) const { return directory_.Find(name) != nullptr; }
-  bool failed() const { return !status_.ok(); }
-  const Status& status() const { return status_; }
-  void Fail(Status status) {
-    if (status_.ok()) status_ = std::move(status);
-  }
-
-  bool Uses(const StoredTensor& tensor) const { return used_.count(&tensor) > 0; }
-
-  // Ends checking: allocates all that is needed and binds from here on.
-  void Bind() {
-    checked_ = true;
-    owned_ = HostBuffer(owned_bytes_);
-    owned_bytes_ = 0;
-  }
-  HostBuffer TakeOwned() { return std::move(owned_); }
-
-  StorageSummary Summary() const {
-    StorageSummary summary;
-    for (const auto& [dtype, row] : rows_) summary.rows.push_back(row);
-    return summary;
-  }
-
- private:
-  // The tensor, if it exists in the shape given. A mistake is kept and gives null.
-  const StoredTensor* Check(const std::string& name, std::initializer_list<Extent> extents) {
-    if (failed()) return nullptr;
-    const StoredTensor* tensor = directory_.Find(name);
-    if (checked_) return tensor;
-    std::vector<int64_t> shape;
-    std::vector<std::string> origins;
-    for (const Extent& extent : extents) {
-      shape.push_back(extent.value);
-      origins.push_back(extent.origin);
-    }
-    if (tensor == nullptr) {
-      Fail(Corrupt(
-          fmt::format("{}: tensor \"{}\" is missing, expected {}", source_, name, ShapeText(shape)),
-          "do config.json and the shards come from one checkpoint?"));
-      return nullptr;
-    }
-    if (tensor->shape != shape) {
-      Fail(Corrupt(
-          fmt::format("{}: tensor \"{}\" is {}, expected {}", tensor->file, name,
-                      ShapeText(tensor->shape), ShapeText(shape)),
-          fmt::format("config.json makes it [{}]; do config.json and the shards come from one "
-                      "checkpoint?",
-                      fmt::join(origins, ", "))));
-      return nullptr;
-    }
-    return tensor;
-  }
-
-  // A matrix has a type Winnow multiplies with, and a scale exactly if it is FP8.
-  bool CheckPair(const std::string& name, const StoredTensor& tensor, const std::string& scale_name,
-                 const StoredTensor* scale) {
-    const bool fp8 = tensor.supported && tensor.dtype == DType::kF8E4M3;
-    if (!fp8 && !IsFloat(tensor)) {
-      Fail(Unsupported(fmt::format("{}: tensor \"{}\" is {}, expected F32, BF16, F16 or F8_E4M3",
-                                   tensor.file, name, tensor.dtype_name)));
-    } else if (fp8 && scale == nullptr) {
-      Fail(Corrupt(fmt::format("{}: tensor \"{}\" is F8_E4M3 without \"{}\", expected its scales",
-                               tensor.file, name, scale_name)));
-    } else if (!fp8 && scale != nullptr) {
-      Fail(Corrupt(fmt::format("{}: tensor \"{}\" belongs to a matrix of {}, expected F8_E4M3",
-                               scale->file, scale_name, tensor.dtype_name)));
-    }
-    return !failed();
-  }
-
-  bool CheckScale(const std::string& name, const StoredTensor& scale, int64_t rows,
-                  int64_t columns) {
-    const std::vector<int64_t> shape = {Blocks(rows), Blocks(columns)};
-    if (scale.shape != shape) {
-      Fail(Corrupt(
-          fmt::format("{}: tensor \"{}\" is {}, expected {} for 128x128 blocks of "
-                      "[{}, {}]",
-                      scale.file, name, ShapeText(scale.shape), ShapeText(shape), rows, columns)));
-    } else if (!IsFloat(scale)) {
-      Fail(Unsupported(fmt::format("{}: tensor \"{}\" is {}, expected F32, BF16 or F16", scale.file,
-                                   name, scale.dtype_name)));
-    }
-    return !failed();
-  }
-
-  static Dims DimsOf(const StoredTensor& tensor) {
-    return tensor.shape.size() == 1 ? Dims{tensor.shape[0]}
-                                    : Dims{tensor.shape[0], tensor.shape[1]};
-  }
-
-  TensorView Mapped(const StoredTensor& tensor) const {
-    if (!checked_) return {};
-    return {static_cast<const void*>(tensor.data), tensor.dtype, DimsOf(tensor)};
-  }
-
-  TensorView Copied(const StoredTensor& tensor) {
-    uint8_t* data = Allocate(tensor.bytes);
-    if (data == nullptr) return {};
-    std::memcpy(data, tensor.data, static_cast<size_t>(tensor.bytes));
-    return {data, tensor.dtype, DimsOf(tensor)};
-  }
-
-  TensorView Converted(const StoredTensor& tensor) {
-    const int64_t count = tensor.bytes / SizeOf(tensor.dtype);
-    float* data = reinterpret_cast<float*>(Allocate(4 * count));
-    if (data == nullptr) return {};
-    for (int64_t index = 0; index < count; ++index) {
-      data[index] = ElementAsFloat(tensor.data, tensor.dtype, index);
-    }
-    return {data, DType::kF32, DimsOf(tensor)};
-  }
-
-  // Memory of our own; while checking, only its amount.
-  uint8_t* Allocate(int64_t bytes) {
-    const int64_t begin = owned_bytes_;
-    owned_bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    return checked_ ? owned_.data() + begin : nullptr;
-  }
-
-  void Count(const StoredTensor& tensor, bool parameters) {
-    if (!used_.insert(&tensor).second) return;
-    StorageSummary::Row& row = rows_[tensor.dtype_name];
-    row.dtype = tensor.dtype_name;
-    row.tensors += 1;
-    row.bytes += tensor.bytes;
-    if (parameters) row.parameters += tensor.bytes / SizeOf(tensor.dtype);
-  }
-
-  const TensorDirectory& directory_;
-  std::string source_;
-  bool checked_ = false;
-  Status status_;
-  std::unordered_set<const StoredTensor*> used_;
-  std::map<std::string, StorageSummary::Row> rows_;
-  int64_t owned_bytes_ = 0;
-  HostBuffer owned_;
-};
 
 // The layout of the model: which tensors there are, of what shape, and where they go.
 class Layout {
@@ -251,13 +38,16 @@ class Layout {
     return weights;
   }
 
-  ScaledView EmbedTokens() { return binder_.Matrix("model.embed_tokens.weight", vocab_, hidden_); }
+  ScaledView EmbedTokens() {
+    return binder_.Matrix("model.embed_tokens.weight", vocab_, hidden_, Role::kExact);
+  }
   TensorView Norm() { return binder_.Vector("model.norm.weight", hidden_); }
   // With tied embeddings a stored head is checked, but the embedding is what counts.
   ScaledView LmHead(const ScaledView& embed_tokens) {
     constexpr char kName[] = "lm_head.weight";
     if (config_.tie_word_embeddings && !binder_.Has(kName)) return embed_tokens;
-    const ScaledView head = binder_.Matrix(kName, vocab_, hidden_);
+    const Role role = config_.tie_word_embeddings ? Role::kExact : Role::kInt8;
+    const ScaledView head = binder_.Matrix(kName, vocab_, hidden_, role);
     return config_.tie_word_embeddings ? embed_tokens : head;
   }
 
@@ -280,9 +70,9 @@ class Layout {
     weights.q_a_layernorm = binder_.Vector(prefix + "q_a_layernorm.weight", q_lora_);
     weights.q_b_proj = binder_.Matrix(prefix + "q_b_proj.weight", query, q_lora_);
     weights.kv_a_proj_with_mqa =
-        binder_.Matrix(prefix + "kv_a_proj_with_mqa.weight", latent_and_rope, hidden_);
+        binder_.Matrix(prefix + "kv_a_proj_with_mqa.weight", latent_and_rope, hidden_, Role::kInt8);
     weights.kv_a_layernorm = binder_.Vector(prefix + "kv_a_layernorm.weight", latent);
-    weights.kv_b_proj = binder_.Matrix(prefix + "kv_b_proj.weight", expanded, latent);
+    weights.kv_b_proj = binder_.Matrix(prefix + "kv_b_proj.weight", expanded, latent, Role::kInt8);
     weights.o_proj = binder_.Matrix(prefix + "o_proj.weight", hidden_, values);
     if (config_.attention_bias) {
       weights.q_a_proj_bias = binder_.Vector(prefix + "q_a_proj.bias", q_lora_);
@@ -301,11 +91,12 @@ class Layout {
     const Extent query = {config_.index_n_heads * config_.index_head_dim,
                           "index_n_heads * index_head_dim"};
     IndexerWeights weights;
-    weights.wq_b = binder_.Matrix(prefix + "wq_b.weight", query, q_lora_);
-    weights.wk = binder_.Matrix(prefix + "wk.weight", key, hidden_);
+    weights.wq_b = binder_.Matrix(prefix + "wq_b.weight", query, q_lora_, Role::kInt8);
+    weights.wk = binder_.Matrix(prefix + "wk.weight", key, hidden_, Role::kInt8);
     weights.k_norm_weight = binder_.Vector(prefix + "k_norm.weight", key);
     weights.k_norm_bias = binder_.Vector(prefix + "k_norm.bias", key);
-    weights.weights_proj = binder_.Matrix(prefix + "weights_proj.weight", heads, hidden_);
+    weights.weights_proj =
+        binder_.Matrix(prefix + "weights_proj.weight", heads, hidden_, Role::kExact);
     return weights;
   }
 
@@ -321,7 +112,7 @@ class Layout {
     const Extent experts = {config_.n_routed_experts, "n_routed_experts"};
     const Extent width = {config_.moe_intermediate_size, "moe_intermediate_size"};
     MoeWeights weights;
-    weights.gate = binder_.Matrix(prefix + "gate.weight", experts, hidden_);
+    weights.gate = binder_.Matrix(prefix + "gate.weight", experts, hidden_, Role::kExact);
     weights.e_score_correction_bias =
         binder_.Vector(prefix + "gate.e_score_correction_bias", experts);
     // Grows with the tensors found, so that a false count in config.json costs nothing.
@@ -422,26 +213,82 @@ void Walk(const ModelConfig& config, Binder* binder, Weights* weights,
   for (int64_t layer = 0; layer < config.num_hidden_layers && !binder->failed(); ++layer) {
     LayerWeights bound = layout.Layer(layer);
     if (weights != nullptr) weights->layers.push_back(std::move(bound));
-    const double share = static_cast<double>(layer + 1) / config.num_hidden_layers;
-    if (progress) progress(weights == nullptr ? share / 2 : (1 + share) / 2);
+    if (progress) progress(static_cast<double>(layer + 1) / config.num_hidden_layers);
   }
+}
+
+// What is quantized at load: nothing, where it is quantized like this already.
+Result<WeightType> Wanted(const ModelConfig& config, WeightType weights) {
+  if (config.weights == WeightType::kStored || weights == WeightType::kStored) return weights;
+  if (config.weights == weights) return WeightType::kStored;
+  return InvalidArgument(
+      fmt::format("weights: {}, expected {}: config.json says that the model is "
+                  "quantized already",
+                  Name(weights), Name(config.weights)));
+}
+
+// The first walk.
+Status CheckLayout(const TensorDirectory& directory, const ModelConfig& config, Binder* binder,
+                   const std::function<void(double)>& progress) {
+  Walk(config, binder, nullptr, progress);
+  WINNOW_TRY(binder->status());
+  return RefuseSuperfluous(directory, config, *binder);
+}
+
+Status RunJobs(const std::vector<QuantizeJob>& jobs, int num_threads,
+               const std::function<void(double)>& progress) {
+  if (jobs.empty()) return OkStatus();
+  ThreadPool pool(num_threads);
+  double total = 0;
+  for (const QuantizeJob& job : jobs) total += static_cast<double>(job.matrix.value->bytes);
+  double done = 0;
+  for (const QuantizeJob& job : jobs) {
+    WINNOW_TRY(QuantizeRows(job.matrix, job.as, 0, job.matrix.rows(), job.codes, job.scales, pool));
+    done += static_cast<double>(job.matrix.value->bytes);
+    if (progress) progress(done / total);
+  }
+  return OkStatus();
+}
+
+// `progress` for the part of the work from `first` to `last`.
+std::function<void(double)> Part(const std::function<void(double)>& progress, double first,
+                                 double last) {
+  if (!progress) return {};
+  return [=](double share) { progress(first + (last - first) * share); };
 }
 
 }  // namespace
 
+Result<CheckedCheckpoint> Weights::Check(const std::string& model_dir, ModelConfig* config,
+                                         WeightType weights) {
+  WINNOW_ASSIGN(const WeightType wanted, Wanted(*config, weights));
+  CheckedCheckpoint checked;
+  WINNOW_ASSIGN(TensorDirectory directory, TensorDirectory::Open(model_dir));
+  checked.directory = std::make_unique<TensorDirectory>(std::move(directory));
+  DecideIndexers(*checked.directory, config);
+  Binder binder(*checked.directory, model_dir, config->weights, wanted);
+  WINNOW_TRY(CheckLayout(*checked.directory, *config, &binder, {}));
+  checked.tensors = binder.TakePlan();
+  checked.storage = binder.Summary();
+  return checked;
+}
+
 Result<Weights> Weights::Load(const std::string& model_dir, ModelConfig* config,
-                              const std::function<void(double)>& progress) {
+                              const LoadOptions& options) {
+  WINNOW_ASSIGN(const WeightType wanted, Wanted(*config, options.weights));
+  // Binding is a twentieth of the way where the weights have to be quantized.
+  const double bound = wanted == WeightType::kStored ? 1 : 0.05;
   WINNOW_ASSIGN(TensorDirectory directory, TensorDirectory::Open(model_dir));
   Weights weights;
   weights.directory_ = std::make_unique<TensorDirectory>(std::move(directory));
   DecideIndexers(*weights.directory_, config);
-  Binder binder(*weights.directory_, model_dir);
-  Walk(*config, &binder, nullptr, progress);
-  WINNOW_TRY(binder.status());
-  WINNOW_TRY(RefuseSuperfluous(*weights.directory_, *config, binder));
-  binder.Bind();
+  Binder binder(*weights.directory_, model_dir, config->weights, wanted);
+  WINNOW_TRY(
+      CheckLayout(*weights.directory_, *config, &binder, Part(options.progress, 0, bound / 2)));
+  WINNOW_TRY(binder.Bind());
   weights.layers.reserve(static_cast<size_t>(config->num_hidden_layers));
-  Walk(*config, &binder, &weights, progress);
+  Walk(*config, &binder, &weights, Part(options.progress, bound / 2, bound));
+  WINNOW_TRY(RunJobs(binder.jobs(), options.num_threads, Part(options.progress, bound, 1)));
   weights.storage_ = binder.Summary();
   weights.owned_.push_back(binder.TakeOwned());
   WINNOW_TRY(weights.CheckIntact());

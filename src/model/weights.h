@@ -1,7 +1,8 @@
 // The weights of a model, by layer, named as in the checkpoint.
 //
-// Matrices stay in the mapped files in the type they are stored in; vectors (norms, biases) are
-// small and become f32 of our own. A matrix that does not lie on its type's alignment is copied.
+// Matrices stay in the mapped files in the type they are stored in, unless they are quantized as
+// they are loaded; vectors (norms, biases) are small and become f32 of our own. A matrix that does
+// not lie on its type's alignment is copied.
 #pragma once
 
 #include <functional>
@@ -11,6 +12,7 @@
 
 #include "backend/ops.h"
 #include "model/config.h"
+#include "model/quantize_rows.h"
 #include "model/safetensors.h"
 #include "tensor/tensor.h"
 
@@ -56,15 +58,39 @@ struct LayerWeights {
   std::optional<MoeWeights> moe;
 };
 
-// What is stored how, for `winnow inspect`.
+// What is held how, for `winnow inspect`.
 struct StorageSummary {
   struct Row {
-    std::string dtype;
+    std::string dtype;  // as in the files; "int8" and "int4" of codes with the scales of groups
     int64_t tensors = 0;
     int64_t parameters = 0;
     int64_t bytes = 0;
   };
-  std::vector<Row> rows;  // by type, scales not counted as parameters
+  std::vector<Row> rows;        // by type, scales not counted as parameters
+  int64_t stored_bytes = 0;     // of tensors that are read as they are stored
+  int64_t quantized_bytes = 0;  // of those that are quantized at load
+};
+
+// A tensor of the model in its files, and what becomes of it.
+struct PlannedTensor {
+  std::string name;
+  const StoredTensor* value = nullptr;
+  std::string scale_name;               // of the tensor below
+  const StoredTensor* scale = nullptr;  // of F8_E4M3, I8 and U8
+  WeightType as = WeightType::kStored;  // else a matrix that is quantized
+};
+
+// A checkpoint whose tensors are checked and whose data is not yet read.
+struct CheckedCheckpoint {
+  std::unique_ptr<TensorDirectory> directory;
+  std::vector<PlannedTensor> tensors;  // each that the model uses, once
+  StorageSummary storage;
+};
+
+struct LoadOptions {
+  WeightType weights = WeightType::kStored;
+  int num_threads = 0;                   // that quantize; 0: one for each core
+  std::function<void(double)> progress;  // gets a fraction in [0, 1]; may be empty
 };
 
 class Weights {
@@ -73,9 +99,13 @@ class Weights {
   // allocated: missing, superfluous and misshapen ones, types Winnow cannot read, and scales that
   // do not fit are refused by name. Tensors of the multi-token-prediction layers are passed over.
   // Corrects config->indexer_types by the tensors present if config.json does not state them.
-  // `progress` (may be empty) gets a fraction in [0, 1].
+  // Refuses to quantize what is quantized to something else, or is no finite number.
   static Result<Weights> Load(const std::string& model_dir, ModelConfig* config,
-                              const std::function<void(double)>& progress = {});
+                              const LoadOptions& options = {});
+
+  // The checks of Load alone.
+  static Result<CheckedCheckpoint> Check(const std::string& model_dir, ModelConfig* config,
+                                         WeightType weights = WeightType::kStored);
 
   // For a backend with memory of its own: copies every tensor there, once; from then on the views
   // are the device's. kResourceExhausted when they do not fit. `progress` as in Load.

@@ -57,16 +57,20 @@ struct TensorView {
   TensorView Rows(int64_t first, int64_t rows) const;
 };
 
-// A weight matrix as it is stored: values, and for block-scaled F8_E4M3 the factors of its 128×128
-// blocks. Element (r, c) stands for value[r, c] * scale[r / 128, c / 128].
+// A weight matrix [N, K] as it is stored: values, and the scales of those that have any.
+//   F32, BF16, F16  no scale
+//   F8_E4M3         element (r, c) stands for value[r, c] * scale[r / 128, c / 128]
+//   I8, U8          codes of 8 or 4 bits and the scales of their groups: tensor/group_codes.h
 struct ScaledView {
   static constexpr int64_t kBlock = 128;
-  TensorView value;  // [N, K] F32, BF16, F16 or F8_E4M3
-  TensorView scale;  // [⌈N/128⌉, ⌈K/128⌉] F32; absent unless value is F8_E4M3
+  TensorView value;  // [N, K]; [N, Int4RowBytes(K)] U8
+  TensorView scale;  // [⌈N/128⌉, ⌈K/128⌉] F32, or none; [N, ⌈K/32⌉] BF16 of I8 and U8
+  int64_t int4_columns = 0;  // K of U8
 
   explicit operator bool() const { return static_cast<bool>(value); }
   int64_t rows() const { return value.dims[0]; }
-  int64_t columns() const { return value.dims[1]; }
+  int64_t columns() const { return value.dtype == DType::kU8 ? int4_columns : value.dims[1]; }
+  bool has_groups() const { return value.dtype == DType::kI8 || value.dtype == DType::kU8; }
   int64_t bytes() const { return value.bytes() + (scale ? scale.bytes() : 0); }
 };
 

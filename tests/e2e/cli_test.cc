@@ -78,6 +78,23 @@ TEST_F(Cli, InspectsAModel) {
   EXPECT_TRUE(ParseJson(json.out, "output").ok());
 }
 
+TEST_F(Cli, QuantizesAModelAheadAndAtLoad) {
+  const std::string out = Path("int4");
+  const Ended made = Winnow("quantize " + kNano + " " + out + " --weights int4");
+  EXPECT_EQ(made.code, 0) << made.err;
+  const std::string document = Write("document.txt", ShortDocument());
+  const std::string question = " --chat --temperature 0 --quiet --prompt-file " + document +
+                               " --prompt 'What is the door code of the Dublin library?'";
+  const Ended ahead = Winnow("generate " + out + question);
+  const Ended at_load = Winnow("generate " + kNano + " --weights int4" + question);
+  EXPECT_EQ(ahead.code, 0) << ahead.err;
+  EXPECT_EQ(ahead.out, at_load.out);
+  EXPECT_EQ(Winnow("generate " + kNano + " --weights int8" + question).out, "70316\n");
+  const Ended again = Winnow("quantize " + kNano + " " + out + " --weights int4");
+  EXPECT_EQ(again.code, 2);
+  EXPECT_NE(again.err.find("it exists"), std::string::npos) << again.err;
+}
+
 TEST_F(Cli, WritesLogits) {
   const std::string tokens = Write("ids.json", "[1, 2, 3, 4, 5]");
   const Ended run = Winnow("logits " + kSmall + " --tokens " + tokens + " --selection --out " +

@@ -31,7 +31,9 @@ TEST(KernelCases, CoverTheOperationsOfBothModels) {
   for (const char* name :
        {"v32/select/128K/int8/t1", "v32/select/4K/bf16/t16", "v32/attend/sparse/128K/fp8/t16",
         "v32/attend/dense/32K/bf16/t1", "v32/linear/o_proj/2048x16384/fp8/t512",
-        "v32/absorb/bf16/t1", "v32/expand/fp8/t16", "v32/moe/fp8/t8", "nano/select/1K/e4m3/t1",
+        "v32/absorb/bf16/t1", "v32/expand/fp8/t16", "v32/moe/fp8/t8",
+        "v32/linear/q_b_proj/8192x1536/int4/t1", "v32/moe/int4/t1",
+        "nano/linear/lm_head/8192x384/int8/t8", "nano/select/1K/e4m3/t1",
         "nano/attend/dense/32K/bf16/t16", "nano/linear/lm_head/8192x384/bf16/t1",
         "nano/moe/fp8/t128"}) {
     EXPECT_TRUE(Has(cases, name)) << name;

@@ -32,6 +32,8 @@ TEST(WeightBytes, CountTheScalesOfBlocks) {
   EXPECT_EQ(WeightBytes(10, 20, DType::kBF16), 400);
   EXPECT_EQ(WeightBytes(128, 256, DType::kF8E4M3), 128 * 256 + 2 * 4);
   EXPECT_EQ(WeightBytes(129, 256, DType::kF8E4M3), 129 * 256 + 4 * 4);
+  EXPECT_EQ(WeightBytes(5, 256, DType::kI8), 5 * (256 + 8 * 2));
+  EXPECT_EQ(WeightBytes(5, 256, DType::kU8), 5 * (128 + 8 * 2));
 }
 
 TEST(KernelCost, OfSelectionReadsEachKeyOnceForAllTokens) {

@@ -140,7 +140,7 @@ TEST(FeedForward, IsDownOfSiluOfGateTimesUp) {
   for (const Storage& storage : kStorages) {
     for (Precision precision : {Precision::kF32, Precision::kBf16}) {
       const bool round = precision == Precision::kBf16;
-      const auto backends = EqualBackends(precision);
+      const auto backends = EqualBackends(precision, storage.scales);
       for (auto [tokens, size, width] :
            {std::array<int64_t, 3>{1, 40, 50}, {2, 17, 129}, {4, 30, 31}, {33, 50, 100}}) {
         const Ffn ffn(storage.type, size, width, 5, storage.scales);

@@ -69,7 +69,7 @@ TEST(Linear, IsTheProductInItsOneOrder) {
   for (const Storage& storage : kStorages) {
     for (Precision precision : {Precision::kF32, Precision::kBf16}) {
       const bool round = precision == Precision::kBf16;
-      const auto backends = EqualBackends(precision);
+      const auto backends = EqualBackends(precision, storage.scales);
       for (const Shape& shape : kShapes) {
         const Matrix weight(storage.type, shape.n, shape.k, ++seed, storage.scales);
         const std::vector<float> x = RandomFloats(shape.m * shape.k, ++seed);
@@ -189,7 +189,7 @@ TEST(Embed, DecodesTheRowsOfTheTokens) {
     for (Precision precision : {Precision::kF32, Precision::kBf16}) {
       const Matrix table(storage.type, 140, 137, 9, storage.scales);
       const std::vector<int32_t> ids = {0, 139, 5, 5, 128};
-      for (const auto& backend : EqualBackends(precision)) {
+      for (const auto& backend : EqualBackends(precision, storage.scales)) {
         std::vector<float> hidden(ids.size() * 137, NAN);
         backend->Embed({.token_ids = ViewOf(ids, {5}),
                         .table = table.view(),
@@ -217,7 +217,7 @@ TEST(AbsorbQuery, MultipliesByTheTransposeAndTurnsTheRest) {
   for (const Storage& storage : kStorages) {
     for (Precision precision : {Precision::kF32, Precision::kBf16}) {
       const bool round = precision == Precision::kBf16;
-      const auto backends = EqualBackends(precision);
+      const auto backends = EqualBackends(precision, storage.scales);
       for (const Heads& s : kHeads) {
         const Matrix kv_b(storage.type, s.heads * (s.nope + s.value), s.latent, ++seed,
                           storage.scales);
@@ -278,7 +278,7 @@ TEST(ExpandValue, TakesTheLastRowsOfEachHead) {
   for (const Storage& storage : kStorages) {
     for (Precision precision : {Precision::kF32, Precision::kBf16}) {
       const bool round = precision == Precision::kBf16;
-      const auto backends = EqualBackends(precision);
+      const auto backends = EqualBackends(precision, storage.scales);
       for (const Heads& s : kHeads) {
         const Matrix kv_b(storage.type, s.heads * (s.nope + s.value), s.latent, ++seed,
                           storage.scales);

@@ -169,12 +169,13 @@ TEST(Moe, IsTheWeightedSumOfTheChosenExperts) {
     for (const Routing& routing : kRoutings) {
       for (int64_t tokens : {1, 2, 5, 40}) {
         for (int64_t shared : {0, 30}) {
-          const Storage& storage = kStorages[seed % std::size(kStorages)];
+          const Storage& storage = kStorages[seed / 1000 % std::size(kStorages)];
           const Mixture mixture(routing, storage, 33, 20, shared, seed += 1000);
           const std::vector<float> x = RoundedToBf16(RandomFloats(tokens * 33, seed));
           const std::vector<float> first = mixture.Run(*backends[0], x, tokens);
           ExpectNear(first, BruteForce(mixture, x, tokens, round), round);
           for (const auto& backend : backends) {
+            if (!Reads(*backend, storage.scales)) continue;
             EXPECT_TRUE(SameBits(mixture.Run(*backend, x, tokens), first)) << backend->Describe();
           }
         }

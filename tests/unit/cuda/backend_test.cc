@@ -64,6 +64,7 @@ std::vector<float> RunLinear(Backend& backend, const Matrix& weight, const float
 TEST(CudaBackend, GivesARowTheSameBitsAloneAndInABatch) {
   const auto gpu = MakeOtherBackend(Precision::kF32);
   for (const Storage& storage : kStorages) {
+    if (!Reads(*gpu, storage.scales)) continue;
     const Matrix weight(storage.type, 300, 2000, 11, storage.scales);
     const std::vector<float> x = RandomFloats(100 * 2000, 12);
     const std::vector<float> batch = RunLinear(*gpu, weight, x.data(), 100);

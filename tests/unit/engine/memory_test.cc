@@ -79,6 +79,21 @@ TEST(Steps, TakeNoMemoryOnceTheFirstHaveRun) {
   }
 }
 
+TEST(Steps, TakeNoMemoryWithQuantizedWeights) {
+  for (const WeightType weights : {WeightType::kInt8, WeightType::kInt4}) {
+    const auto runner =
+        Load("v32-groups-f32", 700, [&](EngineOptions& options) { options.weights = weights; });
+    std::vector<float> logits(static_cast<size_t>(runner->config().vocab_size * 32));
+    RunTo(*runner, 33, logits);
+    const int64_t scratch = runner->backend().scratch_bytes();
+    const int64_t before = Allocations();
+    RunTo(*runner, 700, logits);
+    EXPECT_EQ(Allocations() - before, 1) << Name(weights);  // the tokens of RunTo itself
+    EXPECT_EQ(runner->backend().scratch_bytes(), scratch);
+    EXPECT_EQ(runner->step_memory().scratch, scratch);
+  }
+}
+
 TEST(Steps, OfAWholeModelStayWithinTheirPlan) {
   const auto runner =
       Load("../../models/winnow-nano", 2048, [](EngineOptions& options) { options.chunk = 512; });

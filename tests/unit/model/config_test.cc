@@ -369,7 +369,8 @@ TEST(ModelConfig, RefusesOtherArchitectures) {
 
 TEST(ModelConfig, RefusesOtherQuantizations) {
   ExpectRefused(With(V32(), "quantization_config", R"({"quant_method": "awq", "bits": 4})"),
-                StatusCode::kUnsupported, "quant_method is \"awq\", expected \"fp8\"");
+                StatusCode::kUnsupported,
+                "quant_method is \"awq\", expected \"fp8\" or \"winnow\"");
   ExpectRefused(With(V32(), "quantization_config", R"({"quant_method": "fp8"})"),
                 StatusCode::kUnsupported, "weight_block_size");
   ExpectRefused(With(V32(), "quantization_config",
@@ -378,6 +379,18 @@ TEST(ModelConfig, RefusesOtherQuantizations) {
   ExpectRefused(With(V32(), "quantization_config",
                      R"({"quant_method": "fp8", "fmt": "e5m2", "weight_block_size": [128, 128]})"),
                 StatusCode::kUnsupported, "fmt is \"e5m2\"");
+  const auto ours = [](const std::string& fields) {
+    return With(V32(), "quantization_config", R"({"quant_method": "winnow")" + fields + "}");
+  };
+  ExpectRefused(ours(""), StatusCode::kInvalidArgument, "quantization_config: weights is missing");
+  ExpectRefused(ours(R"(, "weights": "int2", "group_size": 32)"), StatusCode::kUnsupported,
+                "weights is \"int2\", expected \"int8\" or \"int4\"");
+  ExpectRefused(ours(R"(, "weights": "stored", "group_size": 32)"), StatusCode::kUnsupported,
+                "weights is \"stored\", expected \"int8\" or \"int4\"");
+  ExpectRefused(ours(R"(, "weights": "int4", "group_size": 128)"), StatusCode::kInvalidArgument,
+                "group_size is 128, expected an integer from 32 to 32");
+  EXPECT_EQ(Parse(ours(R"(, "weights": "int4", "group_size": 32)"))->weights, WeightType::kInt4);
+  EXPECT_EQ(Parse(V32())->weights, WeightType::kStored);
   EXPECT_TRUE(Parse(With(V32(), "quantization_config", "null")).ok());
   EXPECT_TRUE(Parse(With(V32(), "quantization_config",
                          R"({"quant_method": "fp8", "weight_block_size": [128, 128],

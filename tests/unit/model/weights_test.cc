@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
+
+#include "tensor/group_codes.h"
 #include "tensor/half.h"
 #include "unit/model/checkpoint.h"
 
@@ -428,8 +431,151 @@ TEST(Weights, TellProgressUpToOne) {
     EXPECT_GE(fraction, last);
     last = fraction;
   };
-  ASSERT_TRUE(Weights::Load(folder.path(), &config, progress).ok());
+  ASSERT_TRUE(Weights::Load(folder.path(), &config, {.progress = progress}).ok());
   EXPECT_EQ(last, 1.0);
+}
+
+// Config() of a model that is quantized to int8 or int4.
+ModelConfig Quantized() {
+  return Config(R"(, "quantization_config": {"quant_method": "winnow", "weights": "int4",
+                "group_size": 32})");
+}
+
+// `tensors` with codes and scales for one matrix.
+TestTensors WithCodes(TestTensors tensors, const std::string& name, const std::string& dtype,
+                      const std::vector<int64_t>& shape, const std::vector<int64_t>& scale_shape) {
+  tensors[name] = Zeros(dtype, 1, shape);
+  tensors[name + "_scale"] = Zeros("BF16", 2, scale_shape);
+  return tensors;
+}
+
+TEST(Weights, AreQuantizedByTheDefinitionWhereALayerMultiplies) {
+  for (const bool int4 : {false, true}) {
+    const TestFolder folder;
+    folder.Write("model.safetensors", SafetensorsFile(Checkpoint()));
+    ModelConfig config = Config();
+    const Weights weights = Weights::Load(folder.path(), &config,
+                                          {.weights = int4 ? WeightType::kInt4 : WeightType::kInt8,
+                                           .num_threads = 2,
+                                           .progress = {}})
+                                .value();
+    const ScaledView& up = weights.layers[0].mlp->up_proj;
+    EXPECT_EQ(up.rows(), 140);
+    EXPECT_EQ(up.columns(), 130);
+    EXPECT_EQ(up.value.dtype, int4 ? DType::kU8 : DType::kI8);
+    EXPECT_EQ(up.value.dims, (Dims{140, int4 ? 96 : 130}));
+    EXPECT_EQ(up.scale.dims, (Dims{140, 5}));
+    const size_t row_bytes = static_cast<size_t>(up.value.dims[1]);
+    for (int64_t row = 0; row < 140; ++row) {
+      std::vector<float> values(130);
+      for (int64_t c = 0; c < 130; ++c) values[c] = static_cast<float>(row * 130 + c) + 0.5f;
+      std::vector<uint8_t> codes(row_bytes);
+      std::vector<uint16_t> scales(5);
+      (int4 ? QuantizeInt4 : QuantizeInt8)(values.data(), 130, codes.data(), scales.data());
+      ASSERT_EQ(std::memcmp(up.value.As<uint8_t>() + row * row_bytes, codes.data(), row_bytes), 0);
+      ASSERT_EQ(std::memcmp(up.scale.As<uint16_t>() + row * 5, scales.data(), 10), 0);
+    }
+    EXPECT_EQ(weights.lm_head.value.dtype, DType::kI8);
+    EXPECT_EQ(weights.layers[1].moe->experts[1].down_proj.value.dtype, up.value.dtype);
+    const AttentionWeights& attention = weights.layers[0].self_attn;
+    EXPECT_EQ(attention.o_proj.value.dtype, up.value.dtype);
+    EXPECT_EQ(attention.q_b_proj.value.dtype, up.value.dtype);
+    EXPECT_EQ(attention.kv_b_proj.value.dtype, DType::kI8);
+    EXPECT_EQ(attention.kv_a_proj_with_mqa.value.dtype, DType::kI8);
+    EXPECT_EQ(attention.indexer->wq_b.value.dtype, DType::kI8);
+    EXPECT_EQ(weights.embed_tokens.value.dtype, DType::kF32);
+    EXPECT_EQ(weights.layers[1].moe->gate.value.dtype, DType::kF32);
+    EXPECT_EQ(weights.layers[0].self_attn.indexer->weights_proj.value.dtype, DType::kF32);
+  }
+}
+
+TEST(Weights, AreQuantizedFromWhatFp8CodesStandFor) {
+  TestTensors tensors = WithFp8(Checkpoint(), kUp, {2, 2});
+  std::string& codes = tensors[kUp].bytes;
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<char>(i * 7 % 0x7f);
+  const TestFolder folder;
+  folder.Write("model.safetensors", SafetensorsFile(tensors));
+  ModelConfig config = Config();
+  const Weights weights =
+      Weights::Load(folder.path(), &config, {.weights = WeightType::kInt8, .progress = {}}).value();
+  const ScaledView& up = weights.layers[0].mlp->up_proj;
+  for (int64_t row = 0; row < 140; ++row) {
+    std::vector<float> values(130);
+    for (int64_t c = 0; c < 130; ++c) {
+      const float scale = static_cast<float>(row / 128 * 2 + c / 128) + 0.5f;
+      values[c] = E4m3ToFloat(static_cast<uint8_t>(codes[row * 130 + c])) * scale;
+    }
+    std::vector<uint8_t> expected(130);
+    std::vector<uint16_t> scales(5);
+    ASSERT_TRUE(QuantizeInt8(values.data(), 130, expected.data(), scales.data()));
+    ASSERT_EQ(std::memcmp(up.value.As<uint8_t>() + row * 130, expected.data(), 130), 0);
+    ASSERT_EQ(std::memcmp(up.scale.As<uint16_t>() + row * 5, scales.data(), 10), 0);
+  }
+}
+
+TEST(Weights, RefuseToQuantizeWhatIsNoNumber) {
+  const TestFolder folder;
+  TestTensors tensors = Checkpoint();
+  const float nan = NAN;
+  std::memcpy(tensors[kUp].bytes.data() + 4 * 139 * 130, &nan, 4);
+  folder.Write("model.safetensors", SafetensorsFile(tensors));
+  ModelConfig config = Config();
+  const Status status =
+      Weights::Load(folder.path(), &config, {.weights = WeightType::kInt4, .progress = {}})
+          .status();
+  EXPECT_EQ(status.code(), StatusCode::kUnsupported);
+  EXPECT_NE(status.ToString().find("model.safetensors: tensor \"" + std::string(kUp) +
+                                   "\" has a weight that is no finite number"),
+            std::string::npos)
+      << status.ToString();
+}
+
+TEST(Weights, OfAQuantizedModelAreReadAsTheyAreStored) {
+  const TestFolder folder;
+  TestTensors tensors = WithCodes(Checkpoint(), kUp, "U8", {140, 96}, {140, 5});
+  tensors = WithCodes(std::move(tensors), "lm_head.weight", "I8", {10, 130}, {10, 5});
+  const Weights weights = Load(folder, tensors, Quantized()).value();
+  const ScaledView& up = weights.layers[0].mlp->up_proj;
+  EXPECT_EQ(up.value.dtype, DType::kU8);
+  EXPECT_EQ(up.columns(), 130);
+  EXPECT_EQ(up.scale.dims, (Dims{140, 5}));
+  EXPECT_EQ(weights.lm_head.value.dtype, DType::kI8);
+  EXPECT_EQ(weights.layers[0].mlp->gate_proj.value.dtype, DType::kF32);
+}
+
+TEST(Weights, RefuseCodesThatDoNotFit) {
+  const std::string up = kUp;
+  const auto with = [&](const std::string& dtype, const std::vector<int64_t>& shape,
+                        const std::vector<int64_t>& scale_shape) {
+    return WithCodes(Checkpoint(), up, dtype, shape, scale_shape);
+  };
+  ExpectRefused(with("U8", {140, 65}, {140, 5}), Quantized(), StatusCode::kCorrupt,
+                "\"" + up + "\" is [140, 65], expected [140, 96]");
+  ExpectRefused(with("I8", {140, 96}, {140, 5}), Quantized(), StatusCode::kCorrupt,
+                "\"" + up + "\" is [140, 96], expected [140, 130]");
+  ExpectRefused(
+      with("I8", {140, 130}, {140, 4}), Quantized(), StatusCode::kCorrupt,
+      "\"" + up + "_scale\" is [140, 4], expected [140, 5] for groups of 32 of [140, 130]");
+  ExpectRefused(with("I8", {140, 130}, {700}), Quantized(), StatusCode::kCorrupt,
+                "is [700], expected [140, 5]");
+  TestTensors f32 = with("I8", {140, 130}, {140, 5});
+  f32[up + "_scale"] = F32({140, 5});
+  ExpectRefused(f32, Quantized(), StatusCode::kUnsupported, "_scale\" is F32, expected BF16");
+  TestTensors without = with("I8", {140, 130}, {140, 5});
+  without.erase(up + "_scale");
+  ExpectRefused(without, Quantized(), StatusCode::kCorrupt,
+                "\"" + up + "\" is I8 without \"" + up + "_scale\"");
+  TestTensors both = with("I8", {140, 130}, {140, 5});
+  both[up + "_scale_inv"] = F32({2, 2});
+  ExpectRefused(both, Quantized(), StatusCode::kCorrupt, "is not part of the model");
+  TestTensors plain = Checkpoint();
+  plain[up + "_scale"] = Zeros("BF16", 2, {140, 5});
+  ExpectRefused(plain, Quantized(), StatusCode::kCorrupt, "is not part of the model");
+  // Where config.json does not say so, and where weights have to be exact.
+  ExpectRefused(with("I8", {140, 130}, {140, 5}), Config(), StatusCode::kUnsupported,
+                "\"" + up + "\" is I8, expected F32, BF16, F16 or F8_E4M3");
+  ExpectRefused(WithCodes(Checkpoint(), "model.layers.1.mlp.gate.weight", "I8", {2, 130}, {2, 5}),
+                Quantized(), StatusCode::kUnsupported, "is I8, expected F32");
 }
 
 TEST(Weights, RefuseEveryTruncatedFile) {
