@@ -156,7 +156,8 @@ class Attribute:
 
 
 def attribute(name, value, statements, questions, predicate, relation=""):
-    turned = (f"{{v}} is {relation}.", f"{{v}} was {relation}.", f"It is {{v}} who is {relation}.") if relation else ()
+    turned = (f"{{v}} is {relation}.", f"{{v}} was {relation}.", f"It is {{v}} who is {relation}.", f"{{v}}, {relation}, said nothing.",
+              f"{{v}} became {relation}.", f"They met {{v}}, {relation}.") if relation else ()
     return Attribute(name, value, tuple(statements) + turned, tuple(questions), predicate, relation)
 
 
@@ -167,7 +168,7 @@ def named(name, value, statements=(), questions=(), predicate=None):
         (f"The {name} of {{s}} is {{v}}.", f"The {name} for {{s}} is {{v}}.", f"{{s}} has the {name} {{v}}.",
          f"For {{s}}, the {name} is {{v}}.", f"{{v}} is the {name} of {{s}}.", f"{{s}}: {name} {{v}}.",
          f"They chose {{v}} as the {name} of {{s}}.", f"{{v}} was the {name} of {{s}}.", f"{{v}} ({name} of {{s}}).",
-         f"The {name} of {{s}} was set to {{v}}.", f"The {name} of {{s}} reads {{v}}.") + tuple(statements),
+         f"It is {{v}} that is the {name} of {{s}}.", f"They wrote {{v}} down as the {name} of {{s}}.", f"The {name} of {{s}} was set to {{v}}.", f"The {name} of {{s}} reads {{v}}.") + tuple(statements),
         (f"What is the {name} of {{s}}?", f"What is the {name} for {{s}}?", f"Which {name} does {{s}} have?",
          f"Tell me the {name} of {{s}}.", f"What {name} does {{s}} have?", f"Give the {name} of {{s}}.",
          f"{name.capitalize()} of {{s}}?", f"I need the {name} of {{s}}.", f"What is {{s}}'s {name}?",
@@ -388,7 +389,7 @@ class Fact:
         """Often with the value before the subject, where that can be said: it is the harder way round to find."""
         fitting = [t for t in self.attribute.statements if not (t.startswith("{v}") and self.value[0].islower())]  # a capital would change the value
         turned = [t for t in fitting if t.index("{v}") < t.index("{s}")]
-        template = r.choice(turned if turned and r.random() < 0.35 else fitting)
+        template = r.choice(turned if turned and r.random() < 0.5 else fitting)
         return phrased(r, open_facts.adorned(r, template.format(s=self.subject, v=self.value)))
 
     def question(self, r: random.Random, about: str = "") -> str:
