@@ -1,10 +1,11 @@
 // Parts 1 and 2 of DSA for any dimensions: scores of a bounded number of tokens and keys, then what
 // is best of them and of what was kept before, segment after segment of the context.
 //
-// Order  over j one chain of fused multiply-adds from 0 up; over heads four chains, head h in chain
-//        (h / 2) mod 4, then (0 + 1) + (2 + 3); times the key's scale, plus 0: the definition's, so
-//        selections are the CPU's bit for bit. Sums of codes are whole numbers below 2^24, made as
-//        integers where J is a multiple of 16 and at most 1024.
+// Order  over j one chain of fused multiply-adds, two dimensions at a time from 0 up, of each two
+//        the second first; over heads four chains, head h in chain (h / 2) mod 4, then (0 + 1) +
+//        (2 + 3); times the key's scale, plus 0: the definition's, so selections are the CPU's bit
+//        for bit. Sums of int8 codes are whole numbers below 2^24, made as integers where J is a
+//        multiple of 16 and at most 1024.
 #include <algorithm>
 
 #include "cuda/context.h"
@@ -60,12 +61,16 @@ __device__ void DotCodes(const ScoreArgs& a, const float* q, int heads, const ui
                          int key, float (&dots)[kHeads]) {
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) dots[h] = 0;
-  for (int j = 0; j < a.index_dim; ++j) {
+  const auto add = [&](int j) {
     const float code = Code<kType>(page, a.index_dim, key, j);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       if (h < heads) dots[h] = fmaf(q[h * a.index_dim + j], code, dots[h]);
     }
+  };
+  for (int j = 0; j < a.index_dim; j += 2) {
+    if (j + 1 < a.index_dim) add(j + 1);
+    add(j);
   }
 }
 
