@@ -11,7 +11,8 @@
 #include "cuda/context.h"
 #include "cuda/device.cuh"
 #include "cuda/dsa/dsa_ops.h"
-#include "cuda/dsa/page_layout.h"
+#include "cuda/dsa/index_layout.h"
+#include "cuda/dsa/select_tokens_sm90.h"
 #include "cuda/dsa/token_selection.cuh"
 
 namespace winnow::cuda {
@@ -299,11 +300,12 @@ void Selector::RunGroup(int64_t first, int64_t count) {
 }  // namespace
 
 void SelectTokens(CudaContext& context, const SelectTokensArgs& args) {
+  if (context.rounds() && SelectsOnTensorCores(args)) return SelectOnTensorCores(context, args);
   Selector(context, args).Run();
 }
 
 int64_t SelectionScratchBytes(int64_t topk) {
-  return kScoreBytes + 2 * kMaxSegmentTokens * (topk * 8 + 4);
+  return std::max(kScoreBytes + 2 * kMaxSegmentTokens * (topk * 8 + 4), TensorSelectionBytes(topk));
 }
 
 }  // namespace winnow::cuda

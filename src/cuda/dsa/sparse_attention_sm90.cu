@@ -100,7 +100,7 @@ struct Bf16x16 {
 };
 __device__ __forceinline__ Bf16x16 Decode(uint4 codes, float scale) {
   // 2^120 * scale is a bf16 up to scale 2^7; larger scales take a second product.
-  const float first = fminf(scale, 128.0f) * 0x1p120f;
+  const float first = (scale > 128.0f ? 128.0f : scale) * 0x1p120f;  // NaN stays
   const uint32_t factor = (__float_as_uint(first) >> 16) * 0x10001u;
   const uint32_t in[4] = {codes.x, codes.y, codes.z, codes.w};
   uint32_t out[8];
