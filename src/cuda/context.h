@@ -25,9 +25,10 @@ class Scratch {
  public:
   enum Purpose {
     kPrepared,  // index queries
-    kScores,    // of keys, or of attention's tiles
+    kScores,    // of keys
     kLists,     // candidates kept between segments
     kQueries,   // of attention, as bfloat16
+    kWeights,   // of attention's tiles
     kPacked,    // activations as tensor cores read them
     kRouting,
     kHidden,

@@ -15,6 +15,7 @@
 #include "cuda/device.cuh"
 #include "cuda/product.cuh"
 #include "cuda/product_sm90.h"
+#include "cuda/scratch.h"
 
 namespace winnow::cuda {
 namespace {
@@ -276,6 +277,16 @@ bool AllOnTensorCores(std::span<const FfnWeights> experts) {
   });
 }
 
+constexpr int64_t kTensorUnit = 8;  // an expert's rows begin at a multiple of it
+
+// Rows of all experts, with those between them, at most.
+int64_t RowsOf(int64_t pairs, int64_t experts, int64_t unit) {
+  return DivideUp(pairs + (unit - 1) * std::min(pairs, experts), unit) * unit;
+}
+int64_t TilesOf(int64_t pairs, int64_t experts, int64_t tile_rows) {
+  return std::min(pairs, pairs / tile_rows + experts);
+}
+
 class Mixture {
  public:
   Mixture(CudaContext& context, const MoeArgs& args)
@@ -288,8 +299,8 @@ class Mixture {
         pairs_(tokens_ * chosen_),
         width_(args.experts.empty() ? 0 : args.experts[0].gate_proj.rows()),
         on_tensor_cores_(context.rounds() && AllOnTensorCores(args.experts)),
-        unit_(on_tensor_cores_ ? 8 : 1),
-        rows_(DivideUp(pairs_ + (unit_ - 1) * std::min(pairs_, experts_), unit_) * unit_),
+        unit_(on_tensor_cores_ ? kTensorUnit : 1),
+        rows_(RowsOf(pairs_, experts_, unit_)),
         tile_rows_(TileRows()) {}
 
   void Run();
@@ -304,7 +315,7 @@ class Mixture {
   void RunShared();
   void RunGrouped(int part, const float* x, int64_t x_stride, float* out, int64_t out_stride);
   void Combine();
-  int64_t MaxTiles() const { return std::min(pairs_, pairs_ / tile_rows_ + experts_); }
+  int64_t MaxTiles() const { return TilesOf(pairs_, experts_, tile_rows_); }
 
   CudaContext& context_;
   const MoeArgs& args_;
@@ -347,10 +358,14 @@ int64_t Mixture::TileRows() const {
 bool Mixture::TakeMemory() {
   const int64_t shared_width = args_.shared_experts ? args_.shared_experts->gate_proj.rows() : 0;
   const int64_t hidden = std::max(rows_ * width_, tokens_ * shared_width);
-  const int64_t routing = tokens_ * experts_ + 3 * pairs_ + rows_ + 1 + 3 * MaxTiles();
-  float* at = context_.Get<float>(Scratch::kRouting, routing, "Moe");
-  gate_ = context_.Get<float>(Scratch::kHidden, 2 * hidden, "Moe");
-  products_ = context_.Get<float>(Scratch::kProducts, (rows_ + tokens_) * size_, "Moe");
+  const MoeMemory memory =
+      MoeMemoryOf(tokens_, size_, experts_, chosen_, width_, shared_width, on_tensor_cores_);
+  const auto get = [&](Scratch::Purpose purpose, int64_t bytes) {
+    return reinterpret_cast<float*>(context_.Get<uint8_t>(purpose, bytes, "Moe"));
+  };
+  float* at = get(Scratch::kRouting, memory.routing);
+  gate_ = get(Scratch::kHidden, memory.hidden);
+  products_ = get(Scratch::kProducts, memory.products);
   table_ = TableOf(context_, args_);
   if (at == nullptr || gate_ == nullptr || products_ == nullptr || table_ == nullptr) return false;
   logits_ = at;
@@ -448,8 +463,9 @@ void Mixture::RunExpertsOnTensorCores() {
   pack.columns = size_;
   pack.weight = args_.experts[0].gate_proj.value.dtype;
   pack.out.rows = rows_;
-  pack.out.data = context_.Get<uint8_t>(Scratch::kPacked,
-                                        PackedBytes(rows_, std::max(size_, width_), 1), "Moe");
+  pack.out.data = context_.Get<uint8_t>(
+      Scratch::kPacked,
+      MoeMemoryOf(tokens_, size_, experts_, chosen_, width_, 0, on_tensor_cores_).packed, "Moe");
   if (pack.out.data == nullptr || !context_.Check(PackRows(pack, context_.stream), "Moe")) return;
   TensorProduct product;
   product.x = pack.out;
@@ -526,6 +542,19 @@ void Mixture::Run() {
 }
 
 }  // namespace
+
+MoeMemory MoeMemoryOf(int64_t tokens, int64_t size, int64_t experts, int64_t chosen, int64_t width,
+                      int64_t shared_width, bool on_tensor_cores) {
+  constexpr int64_t kSmallestTile = 8;
+  const int64_t pairs = tokens * chosen;
+  const int64_t rows = RowsOf(pairs, experts, on_tensor_cores ? kTensorUnit : 1);
+  const int64_t routing =
+      tokens * experts + 3 * pairs + rows + 1 + 3 * TilesOf(pairs, experts, kSmallestTile);
+  return {.routing = 4 * routing,
+          .hidden = 8 * std::max(rows * width, tokens * shared_width),
+          .products = 4 * (rows + tokens) * size,
+          .packed = on_tensor_cores ? PackedBytes(rows, std::max(size, width), 1) : 0};
+}
 
 void Moe(CudaContext& context, const MoeArgs& args) { Mixture(context, args).Run(); }
 

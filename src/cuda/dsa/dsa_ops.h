@@ -16,6 +16,7 @@ void PrepareIndexQuery(CudaContext& context, const PrepareIndexQueryArgs& args);
 void SelectTokens(CudaContext& context, const SelectTokensArgs& args);
 void Attention(CudaContext& context, const AttentionArgs& args);
 
+inline constexpr int64_t kScoreBytes = int64_t{64} << 20;  // of scores at once
 // The bound of SelectTokens on scores and candidates, whatever the context.
 int64_t SelectionScratchBytes(int64_t topk);
 // Working memory of attention on tensor cores, over `width` rows at most.

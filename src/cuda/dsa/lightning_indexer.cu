@@ -18,11 +18,10 @@
 namespace winnow::cuda {
 namespace {
 
-constexpr int kThreads = 128;                       // a key each
-constexpr int kHeads = 8;                           // at a time
-constexpr int64_t kMaxSegment = 131072;             // keys
-constexpr int64_t kScoreBytes = int64_t{64} << 20;  // of scores at once
-constexpr int64_t kMaxTokens = 32768;               // at once: rows of a grid
+constexpr int kThreads = 128;            // a key each
+constexpr int kHeads = 8;                // at a time
+constexpr int64_t kMaxSegment = 131072;  // keys
+constexpr int64_t kMaxTokens = 32768;    // at once: rows of a grid
 constexpr int64_t kMaxSegmentTokens = kScoreBytes / 4 / kMaxSegment;
 
 struct ScoreArgs {

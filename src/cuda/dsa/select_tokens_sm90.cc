@@ -6,13 +6,13 @@
 #include <algorithm>
 
 #include "cuda/context.h"
+#include "cuda/dsa/dsa_ops.h"
 #include "cuda/dsa/lightning_indexer_sm90.h"
 #include "cuda/dsa/token_selection_sm90.h"
 
 namespace winnow::cuda {
 namespace {
 
-constexpr int64_t kScoreBytes = int64_t{64} << 20;  // of scores at once
 constexpr int64_t kRangeTokens = kScoreBytes / 4 / kMaxRange;
 constexpr int64_t kManyTokens = 16;  // of a sequence: then its keys are worth sharing
 constexpr int64_t kMaxTopk = 16384;  // beyond it a range does not fit in shared memory

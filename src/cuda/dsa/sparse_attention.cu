@@ -364,7 +364,7 @@ void AttendOnTensorCores(CudaContext& context, const AttentionArgs& args) {
   rows.softmax_scale = args.softmax_scale;
   rows.out = args.out.As<float>();
   const int64_t bytes = AttentionScratchBytes(tokens, heads, rows.width);
-  uint8_t* scratch = context.Get<uint8_t>(Scratch::kScores, bytes, "Attention");
+  uint8_t* scratch = context.Get<uint8_t>(Scratch::kWeights, bytes, "Attention");
   if (scratch == nullptr) return;
   context.Check(RowAttention(rows, scratch, bytes, context.multiprocessors, context.stream),
                 "Attention");
@@ -376,7 +376,7 @@ void AttendOnTensorCores(CudaContext& context, const AttentionArgs& args) {
 int64_t AttentionScratchBytes(int64_t tokens, int64_t heads, int64_t width) {
   constexpr int64_t kAtOnce = int64_t{72} << 20;
   const int64_t of_token = RowAttentionScratchBytes(1, static_cast<int>(heads), width);
-  return of_token * std::clamp<int64_t>(kAtOnce / std::max<int64_t>(of_token, 1), 1, tokens);
+  return std::max(of_token, std::min(tokens * of_token, kAtOnce));
 }
 
 void Attention(CudaContext& context, const AttentionArgs& args) {
