@@ -2,7 +2,7 @@
 // chunk of a prompt. Prints CSV: attention,layers,phase,context,tokens,milliseconds (median),
 // slowest run. tools/cost_curve.py makes a curve of it.
 //
-//   step_costs MODEL [--backend cuda] [--attention dense] [--layers N] [--contexts 4096,131072]
+//   step_costs MODEL [--backend cuda] [--attention dense] [--contexts 4096,131072]
 //              [--batches 1,32] [--chunk 2048] [--runs 7]
 //
 // One sequence is read to the longest context, and its cache copied for the others, so that every
@@ -147,19 +147,14 @@ class Costs {
   std::vector<float> logits_;
 };
 
-Status Run(Options options, int64_t layers) {
+Status Run(Options options) {
   const int64_t longest = *std::max_element(options.contexts.begin(), options.contexts.end());
   const int64_t sequences = *std::max_element(options.batches.begin(), options.batches.end());
   options.engine.kv_cache = LatentType::kFp8;
   options.engine.max_context = longest;
   options.engine.cache_tokens = longest * sequences;
   options.engine.max_sequences = sequences;
-  auto runner = ModelRunner::Load(options.engine, [&](ModelConfig& config) {
-    if (layers == 0) return;
-    config.num_hidden_layers = layers;
-    config.moe_layers.resize(static_cast<size_t>(layers));
-    config.indexer_types.resize(static_cast<size_t>(layers));
-  });
+  auto runner = ModelRunner::Load(options.engine);
   if (!runner.ok()) return runner.error();
   std::fprintf(stderr, "%s, %ld layers, cache %.1f GiB, step %.1f GiB\n",
                (*runner)->backend().Describe().c_str(),
@@ -181,7 +176,6 @@ int main(int argc, char** argv) {
     return 2;
   }
   options.engine.model_dir = argv[1];
-  int64_t layers = 0;
   for (int i = 2; i + 1 < argc; i += 2) {
     const std::string name = argv[i];
     const std::string value = argv[i + 1];
@@ -190,8 +184,6 @@ int main(int argc, char** argv) {
     } else if (name == "--attention") {
       options.engine.attention =
           value == "dense" ? winnow::AttentionMode::kDense : winnow::AttentionMode::kSparse;
-    } else if (name == "--layers") {
-      layers = std::stoll(value);
     } else if (name == "--contexts") {
       options.contexts = winnow::Numbers(value);
     } else if (name == "--batches") {
@@ -205,7 +197,7 @@ int main(int argc, char** argv) {
       return 2;
     }
   }
-  const winnow::Status status = winnow::Run(options, layers);
+  const winnow::Status status = winnow::Run(options);
   if (status.ok()) return 0;
   std::fprintf(stderr, "%s\n", status.ToString().c_str());
   return 1;

@@ -5,8 +5,7 @@ cost, not for answers. It has no tokenizer.
     tools/make_synthetic.py OUT [--layers 3] [--experts 256] [--dense-layers 0] [--vocab 129280]
 
 Weights are FP8 (E4M3, blocks of 128 by 128, power-of-two scales) as in the published checkpoint. A
-layer with 256 experts takes 11.6 GB, embedding and head 3.7 GB. The layers are declared as further
-predictions too, so that a model of the first few may be loaded from the same files.
+layer with 256 experts takes 11.6 GB, embedding and head 3.7 GB.
 """
 import argparse
 import json
@@ -31,7 +30,7 @@ def config(args):
         "first_k_dense_replace": args.dense_layers, "n_shared_experts": 1, "moe_layer_freq": 1,
         "n_group": 8, "topk_group": 4, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
         "norm_topk_prob": True, "routed_scaling_factor": 2.5, "hidden_act": "silu",
-        "rms_norm_eps": 1e-06, "rope_theta": 10000, "num_nextn_predict_layers": args.layers,
+        "rms_norm_eps": 1e-06, "rope_theta": 10000, "num_nextn_predict_layers": 0,
         "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096,
                          "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0},
         "max_position_embeddings": 163840, "attention_bias": False, "tie_word_embeddings": False,

@@ -372,11 +372,16 @@ void AttendOnTensorCores(CudaContext& context, const AttentionArgs& args) {
 
 }  // namespace
 
-// As many tokens at a time as the second-level cache holds weights of, but at least one.
+// As many tokens at a time as the second-level cache holds weights of. Where those of one token are
+// many, as in dense attention, as many as fill the card without heads cut small; but no more than
+// kMost, and at least one.
 int64_t AttentionScratchBytes(int64_t tokens, int64_t heads, int64_t width) {
-  constexpr int64_t kAtOnce = int64_t{72} << 20;
+  constexpr int64_t kInCache = int64_t{72} << 20;
+  constexpr int64_t kFillingTokens = 64;
+  constexpr int64_t kMost = int64_t{2560} << 20;
   const int64_t of_token = RowAttentionScratchBytes(1, static_cast<int>(heads), width);
-  return std::max(of_token, std::min(tokens * of_token, kAtOnce));
+  const int64_t filling = std::min(std::min(tokens, kFillingTokens) * of_token, kMost);
+  return std::max({of_token, filling, std::min(tokens * of_token, kInCache)});
 }
 
 void Attention(CudaContext& context, const AttentionArgs& args) {
