@@ -2,9 +2,8 @@
 // bytes of a row at a time, which hold its share of several steps along k once the columns of x are
 // permuted to suit. The rows of x are the columns of the product and come by bulk copy.
 //
-// FewKernel   Up to 64 rows of x a block. A block makes 64 rows of the weight; its four warpgroups,
-// and
-//             those of the other blocks of a cluster, take a slice of the columns each.
+// FewKernel   A block makes 64 rows of the weight by up to 64 of x; its four warpgroups, and those
+//             of the other blocks of a cluster, take a slice of the columns each.
 // ManyKernel  A block makes 256 rows of the weight by 128 of x; a warpgroup takes 64 rows and all
 //             slices one after the other, and keeps the sum of those before in shared memory.
 #include <algorithm>

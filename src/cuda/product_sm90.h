@@ -41,7 +41,7 @@ struct PackArgs {
   int64_t batch = 1;
   int64_t x_step = 0;  // floats
   DType weight = DType::kBF16;
-  PackedRows out;
+  PackedRows out = {};
 };
 cudaError_t PackRows(const PackArgs& args, cudaStream_t stream);
 
