@@ -13,10 +13,10 @@ esac
 out=${1:-.cuda}
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 cmake --preset cuda -DCMAKE_CUDA_COMPILER="$nvcc" >&2
-cmake --build --preset cuda --target winnow winnow_cuda_test serving_cuda_test golden_cuda_test >&2
+cmake --build --preset cuda --target winnow winnow_cuda_test serving_cuda_test golden_cuda_test step_costs >&2
 mkdir -p "$out/lib"
 for program in winnow tests/unit/cuda/winnow_cuda_test tests/unit/cuda/serving_cuda_test \
-  tests/golden/golden_cuda_test; do
+  tests/golden/golden_cuda_test bench/step_costs; do
   strip -o "$out/$(basename "$program")" "build/cuda/$program"
   # All but the C library, which every Linux has.
   ldd "build/cuda/$program" | awk '$3 ~ /^\// && $1 !~ /^lib(c|m|dl|rt|pthread)\.so/ {print $3}'

@@ -4,7 +4,8 @@
 #
 #   tools/test_cuda.sh [--sanitize] [BUILT] [LOGS]   by default .cuda and /tmp/cuda_test
 #
-# --sanitize adds compute-sanitizer's memcheck and racecheck on small shapes.
+# --sanitize adds compute-sanitizer's memcheck and racecheck on small shapes, and memcheck of bf16
+# precision.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 sanitize=0
@@ -54,9 +55,12 @@ sharded serving 200 "$built/serving_cuda_test"
 part verify 60 "$built/winnow" verify --backend cuda tests/golden/*/
 if ((sanitize)); then
   small='CudaBackend.Gives*:Moe.Breaks*:Moe.TakesNo*:Attention.HoldsForRows*:SelectTokens.BreaksTies*:WriteLatent.Q*:WriteIndexKeys.S*:RmsNorm.Works*'
+  tensor='Bf16Linear.Lets*:Bf16Moe.*:Bf16SelectTokens.SelectsWhat*:Bf16Attention.*'
   for tool in memcheck racecheck; do
     part "$tool" 150 compute-sanitizer --tool "$tool" --error-exitcode 9 \
       "$built/winnow_cuda_test" --gtest_brief=1 --gtest_filter="$small"
   done
+  part memcheck-bf16 150 compute-sanitizer --tool memcheck --error-exitcode 9 \
+    "$built/winnow_cuda_test" --gtest_brief=1 --gtest_filter="$tensor"
 fi
 exit $failed

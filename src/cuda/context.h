@@ -23,13 +23,29 @@ inline std::string ErrorText(cudaError_t error) {
 // so none meets another's; a piece that grows is freed once the stream is done with it.
 class Scratch {
  public:
-  enum Purpose { kPrepared, kScores, kLists, kRouting, kHidden, kProducts, kNumPurposes };
+  enum Purpose {
+    kPrepared,  // index queries
+    kScores,    // of keys
+    kLists,     // candidates kept between segments
+    kQueries,   // of attention, as bfloat16
+    kWeights,   // of attention's tiles
+    kPacked,    // activations as tensor cores read them
+    kRouting,
+    kHidden,
+    kProducts,
+    kNumPurposes
+  };
 
   Scratch() = default;
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   ~Scratch() {
     for (Piece& piece : pieces_) cudaFree(piece.data);
+  }
+  int64_t bytes() const {
+    int64_t sum = 0;
+    for (const Piece& piece : pieces_) sum += piece.size;
+    return sum;
   }
   // At least `bytes`, aligned to 256.
   cudaError_t Get(Purpose purpose, int64_t bytes, void** data) {

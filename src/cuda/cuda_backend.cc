@@ -3,11 +3,14 @@
 
 #include <cuda_runtime_api.h>
 
+#include <numeric>
+
 #include "base/check.h"
 #include "cuda/context.h"
 #include "cuda/cuda_ops.h"
 #include "cuda/dsa/dsa_ops.h"
 #include "cuda/roofs.h"
+#include "cuda/scratch.h"
 
 namespace winnow::cuda {
 namespace {
@@ -57,6 +60,18 @@ class CudaBackend final : public Backend {
   int64_t SelectionScratchBytes(int64_t topk) const override {
     return cuda::SelectionScratchBytes(topk);
   }
+  int64_t ScratchBytes(const StepShape& shape) const override {
+    const ScratchNeed need = ScratchOfSteps(context_, shape);
+    return std::accumulate(need.begin(), need.end(), int64_t{0});
+  }
+  void ReserveScratch(const StepShape& shape) override {
+    Use();
+    const ScratchNeed need = ScratchOfSteps(context_, shape);
+    for (int purpose = 0; purpose < Scratch::kNumPurposes; ++purpose) {
+      context_.Get<uint8_t>(static_cast<Scratch::Purpose>(purpose), need[purpose], "scratch");
+    }
+  }
+  int64_t scratch_bytes() const override { return context_.scratch.bytes(); }
   Result<Roofs> MeasureRoofs() override {
     Use();
     return cuda::MeasureRoofs(context_);

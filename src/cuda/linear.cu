@@ -1,8 +1,10 @@
 // Matrix products as operations: linear layers, the two halves of kv_b_proj, feed-forward blocks.
+#include "cuda/absorb_query_sm90.h"
 #include "cuda/context.h"
 #include "cuda/cuda_ops.h"
 #include "cuda/device.cuh"
 #include "cuda/product.cuh"
+#include "cuda/product_sm90.h"
 
 namespace winnow::cuda {
 namespace {
@@ -26,19 +28,6 @@ __global__ void __launch_bounds__(kManyThreads, 2) ManyKernel(Product p) {
   RunMany(OfBatch(p, blockIdx.z), blockIdx.y * kTile, blockIdx.x * kTile, shared);
 }
 
-struct TransposedArgs {
-  const float* x;  // [T, H, x_dim]
-  int32_t num_x;
-  int32_t heads;
-  int32_t x_dim;
-  int32_t num_rows;   // of each head that count: p
-  int32_t head_rows;  // of each head
-  Weight weight;
-  float* out;  // [T, H, out_dim]
-  int32_t out_dim;
-  bool round;
-};
-
 constexpr int kColumns = 128;  // threads of a block, a column each
 constexpr int kTokens = 8;
 constexpr int kPartRows = 128;
@@ -46,7 +35,7 @@ constexpr int kPartRows = 128;
 // out[t, h, c] = sum over p of x[t, h, p] * weight[h * head_rows + p, c], one chain from p = 0 up.
 // Grid: x 128 columns, y a head, z 8 tokens.
 template <DType kType>
-__global__ void __launch_bounds__(kColumns) TransposedKernel(TransposedArgs a) {
+__global__ void __launch_bounds__(kColumns) TransposedKernel(AbsorbProduct a, bool round) {
   __shared__ float x[kPartRows][kTokens];
   const int head = blockIdx.y;
   const int token = blockIdx.z * kTokens;
@@ -59,14 +48,14 @@ __global__ void __launch_bounds__(kColumns) TransposedKernel(TransposedArgs a) {
     for (int i = threadIdx.x; i < count * kTokens; i += kColumns) {
       const int t = min(token + i / count, a.num_x - 1);
       x[i % count][i / count] =
-          MaybeRound(a.x[(int64_t{t} * a.heads + head) * a.x_dim + first + i % count], a.round);
+          MaybeRound(a.x[(int64_t{t} * a.heads + head) * a.x_dim + first + i % count], round);
     }
     __syncthreads();
     if (!inside) continue;
     const int64_t row = int64_t{head} * a.head_rows + first;
 #pragma unroll 4
     for (int p = 0; p < count; ++p) {
-      const float w = ReadWeight<kType>(a.weight, row + p, column, a.round);
+      const float w = ReadWeight<kType>(a.weight, row + p, column, round);
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) sum[t] = fmaf(x[p][t], w, sum[t]);
     }
@@ -79,16 +68,19 @@ __global__ void __launch_bounds__(kColumns) TransposedKernel(TransposedArgs a) {
   }
 }
 
-void LaunchTransposed(const TransposedArgs& a, dim3 grid, cudaStream_t stream) {
+void LaunchTransposed(const AbsorbProduct& a, bool round, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(DivideUp<int64_t>(a.weight.columns, kColumns)),
+                  static_cast<unsigned>(a.heads),
+                  static_cast<unsigned>(DivideUp(a.num_x, kTokens)));
   switch (a.weight.type) {
     case DType::kF32:
-      return TransposedKernel<DType::kF32><<<grid, kColumns, 0, stream>>>(a);
+      return TransposedKernel<DType::kF32><<<grid, kColumns, 0, stream>>>(a, round);
     case DType::kBF16:
-      return TransposedKernel<DType::kBF16><<<grid, kColumns, 0, stream>>>(a);
+      return TransposedKernel<DType::kBF16><<<grid, kColumns, 0, stream>>>(a, round);
     case DType::kF16:
-      return TransposedKernel<DType::kF16><<<grid, kColumns, 0, stream>>>(a);
+      return TransposedKernel<DType::kF16><<<grid, kColumns, 0, stream>>>(a, round);
     default:
-      return TransposedKernel<DType::kF8E4M3><<<grid, kColumns, 0, stream>>>(a);
+      return TransposedKernel<DType::kF8E4M3><<<grid, kColumns, 0, stream>>>(a, round);
   }
 }
 
@@ -124,10 +116,58 @@ __global__ void TurnQueryKernel(TurnArgs a) {
   out[second] = u * sine + v * cosine;
 }
 
+// Rows of x, or of silu(x) * up, packed for products with weights of `type`; none, with the error
+// remembered, where memory is short.
+PackedRows Pack(CudaContext& context, PackArgs args, const char* what) {
+  const int64_t rows = PackedRowCount(args.rows);
+  args.out.data = context.Get<uint8_t>(Scratch::kPacked,
+                                       PackedBytes(args.rows, args.columns, args.batch), what);
+  if (args.out.data == nullptr) return {};
+  args.out.rows = rows;
+  args.out.step = DivideUp<int64_t>(args.columns, 64) * rows * 128;
+  if (!context.Check(PackRows(args, context.stream), what)) return {};
+  return args.out;
+}
+
+// A product on tensor cores: in bf16 precision, where the weight's form allows it.
+void RunOnTensorCores(CudaContext& context, const Product& p, const char* what) {
+  const PackedRows x = Pack(context,
+                            {.x = p.x,
+                             .x_stride = p.x_stride,
+                             .x_rows = p.x_rows,
+                             .rows = p.num_x,
+                             .columns = p.weight.columns,
+                             .batch = p.batch,
+                             .x_step = p.x_step,
+                             .weight = p.weight.type},
+                            what);
+  if (x.data == nullptr) return;
+  context.Check(RunTensorProduct({.x = x,
+                                  .num_x = p.num_x,
+                                  .num_rows = p.num_rows,
+                                  .weight = p.weight,
+                                  .first_row = p.first_row,
+                                  .bias = p.bias,
+                                  .out = p.out,
+                                  .out_stride = p.out_stride,
+                                  .batch = p.batch,
+                                  .row_step = p.row_step,
+                                  .out_step = p.out_step},
+                                 context.stream),
+                what);
+}
+
+bool IsAligned(const float* x, int64_t stride, int64_t step) {
+  return reinterpret_cast<uintptr_t>(x) % 8 == 0 && stride % 2 == 0 && step % 2 == 0;
+}
+
 }  // namespace
 
 void RunProduct(CudaContext& context, const Product& p, const char* what) {
   if (p.num_x == 0 || p.num_rows == 0 || p.batch == 0) return;
+  if (p.round && HasTensorProduct(p.weight) && IsAligned(p.x, p.x_stride, p.x_step)) {
+    return RunOnTensorCores(context, p, what);
+  }
   if (p.num_x <= kFewX) {
     const dim3 grid(static_cast<unsigned>(DivideUp(p.num_rows, kFewRows)), 1,
                     static_cast<unsigned>(p.batch));
@@ -192,21 +232,21 @@ void AbsorbQuery(CudaContext& context, const AbsorbQueryArgs& args) {
   const int64_t rope_dim = args.out.dims[2] - latent_dim;
   const int64_t nope_dim = args.q.dims[2] - rope_dim;
   if (tokens * heads == 0) return;
-  const TransposedArgs product = {.x = args.q.As<float>(),
-                                  .num_x = static_cast<int32_t>(tokens),
-                                  .heads = static_cast<int32_t>(heads),
-                                  .x_dim = static_cast<int32_t>(args.q.dims[2]),
-                                  .num_rows = static_cast<int32_t>(nope_dim),
-                                  .head_rows = static_cast<int32_t>(nope_dim + args.v_head_dim),
-                                  .weight = ReadAs(args.kv_b_proj),
-                                  .out = args.out.As<float>(),
-                                  .out_dim = static_cast<int32_t>(args.out.dims[2]),
-                                  .round = context.rounds()};
-  const dim3 grid(static_cast<unsigned>(DivideUp<int64_t>(latent_dim, kColumns)),
-                  static_cast<unsigned>(heads),
-                  static_cast<unsigned>(DivideUp<int64_t>(tokens, kTokens)));
-  LaunchTransposed(product, grid, context.stream);
-  context.Launched("AbsorbQuery");
+  const AbsorbProduct product = {.x = args.q.As<float>(),
+                                 .num_x = static_cast<int32_t>(tokens),
+                                 .heads = static_cast<int32_t>(heads),
+                                 .x_dim = static_cast<int32_t>(args.q.dims[2]),
+                                 .num_rows = static_cast<int32_t>(nope_dim),
+                                 .head_rows = static_cast<int32_t>(nope_dim + args.v_head_dim),
+                                 .weight = ReadAs(args.kv_b_proj),
+                                 .out = args.out.As<float>(),
+                                 .out_dim = static_cast<int32_t>(args.out.dims[2])};
+  if (context.rounds() && HasAbsorbProduct(product)) {
+    context.Check(RunAbsorbProduct(product, context.stream), "AbsorbQuery");
+  } else {
+    LaunchTransposed(product, context.rounds(), context.stream);
+    context.Launched("AbsorbQuery");
+  }
   if (rope_dim == 0) return;
   const TurnArgs turn = {.q = args.q.As<float>(),
                          .angles = args.rope.cos_sin.As<float>(),
@@ -224,25 +264,86 @@ void AbsorbQuery(CudaContext& context, const AbsorbQueryArgs& args) {
   context.Launched("AbsorbQuery");
 }
 
-void FeedForward(CudaContext& context, const FeedForwardArgs& args) {
-  const int64_t tokens = args.x.dims[0];
-  const int64_t width = args.weights->gate_proj.rows();
-  float* gate = args.scratch.As<float>();
-  float* up = gate + tokens * width;
-  for (const auto& [weight, out] :
-       {std::pair(&args.weights->gate_proj, gate), std::pair(&args.weights->up_proj, up)}) {
-    LinearArgs product;
-    product.x = args.x;
-    product.weight = *weight;
-    product.out = TensorView(out, DType::kF32, {tokens, width});
-    Linear(context, product);
+namespace {
+
+// The same on tensor cores: x is packed once for both products, and silu(gate) * up on its way.
+void RunFeedForwardOnTensorCores(CudaContext& context, const FfnWeights& weights, const float* x,
+                                 int64_t tokens, float* hidden, float* out, const char* what) {
+  const Weight gate = ReadAs(weights.gate_proj);
+  const int64_t width = weights.gate_proj.rows();
+  float* up = hidden + tokens * width;
+  TensorProduct product;
+  product.x = Pack(context,
+                   {.x = x,
+                    .x_stride = gate.columns,
+                    .rows = tokens,
+                    .columns = gate.columns,
+                    .weight = gate.type},
+                   what);
+  if (product.x.data == nullptr) return;
+  product.num_x = static_cast<int32_t>(tokens);
+  product.num_rows = static_cast<int32_t>(width);
+  product.out_stride = width;
+  product.weight = gate;
+  product.out = hidden;
+  if (!context.Check(RunTensorProduct(product, context.stream), what)) return;
+  product.weight = ReadAs(weights.up_proj);
+  product.out = up;
+  if (!context.Check(RunTensorProduct(product, context.stream), what)) return;
+  product.weight = ReadAs(weights.down_proj);
+  product.x = Pack(context,
+                   {.x = hidden,
+                    .up = up,
+                    .x_stride = width,
+                    .rows = tokens,
+                    .columns = width,
+                    .weight = product.weight.type},
+                   what);
+  if (product.x.data == nullptr) return;
+  product.num_rows = static_cast<int32_t>(weights.down_proj.rows());
+  product.out = out;
+  product.out_stride = weights.down_proj.rows();
+  context.Check(RunTensorProduct(product, context.stream), what);
+}
+
+}  // namespace
+
+bool HasTensorProducts(const FfnWeights& weights) {
+  const Weight gate = ReadAs(weights.gate_proj);
+  const Weight up = ReadAs(weights.up_proj);
+  return gate.type == up.type && HasTensorProduct(gate) && HasTensorProduct(up) &&
+         HasTensorProduct(ReadAs(weights.down_proj));
+}
+
+void RunFeedForward(CudaContext& context, const FfnWeights& weights, const float* x, int64_t tokens,
+                    float* hidden, float* out, const char* what) {
+  if (tokens == 0) return;
+  if (context.rounds() && HasTensorProducts(weights)) {
+    return RunFeedForwardOnTensorCores(context, weights, x, tokens, hidden, out, what);
   }
-  SwiGlu(context, gate, up, gate, tokens * width);
-  LinearArgs down;
-  down.x = TensorView(gate, DType::kF32, {tokens, width});
-  down.weight = args.weights->down_proj;
-  down.out = args.out;
-  Linear(context, down);
+  const int64_t width = weights.gate_proj.rows();
+  float* up = hidden + tokens * width;
+  const auto run = [&](const ScaledView& weight, const float* from, float* to) {
+    RunProduct(context,
+               {.x = from,
+                .x_stride = weight.columns(),
+                .num_x = static_cast<int32_t>(tokens),
+                .num_rows = static_cast<int32_t>(weight.rows()),
+                .weight = ReadAs(weight),
+                .out = to,
+                .out_stride = weight.rows(),
+                .round = context.rounds()},
+               what);
+  };
+  run(weights.gate_proj, x, hidden);
+  run(weights.up_proj, x, up);
+  SwiGlu(context, hidden, up, hidden, tokens * width);
+  run(weights.down_proj, hidden, out);
+}
+
+void FeedForward(CudaContext& context, const FeedForwardArgs& args) {
+  RunFeedForward(context, *args.weights, args.x.As<float>(), args.x.dims[0],
+                 args.scratch.As<float>(), args.out.As<float>(), "FeedForward");
 }
 
 }  // namespace winnow::cuda

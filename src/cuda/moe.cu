@@ -5,13 +5,17 @@
 //   gate, up, down   an expert's rows at once, a tile a block; experts without rows cost nothing
 //   combine   a token's experts one after the other in ascending order, the shared ones last, so
 //             that a sum's order depends on nothing but the token
+#include <algorithm>
 #include <cstring>
+#include <span>
 
 #include "base/check.h"
 #include "cuda/context.h"
 #include "cuda/cuda_ops.h"
 #include "cuda/device.cuh"
 #include "cuda/product.cuh"
+#include "cuda/product_sm90.h"
+#include "cuda/scratch.h"
 
 namespace winnow::cuda {
 namespace {
@@ -135,23 +139,20 @@ __global__ void RouteKernel(RouteArgs a) {
   }
 }
 
-// Rows [first, first + count) of the sorted ones meet expert `expert`.
-struct Tile {
-  int32_t expert;
-  int32_t first;
-  int32_t count;
-};
+using Tile = ExpertTile;
 
 struct SortArgs {
   const int32_t* expert;  // [pairs]
-  int32_t* row_token;     // [pairs] out, by expert: which token a row is
+  int32_t* row_token;     // [rows] out, by expert: which token a row is; -1 between experts
   int32_t* row_of;        // [pairs] out: the row of a pair
   Tile* tiles;            // out
   int32_t* num_tiles;     // out
   int32_t pairs;
+  int32_t rows;  // at most
   int32_t chosen;
   int32_t experts;
   int32_t tile_rows;
+  int32_t unit;  // an expert's rows begin at a multiple of it
 };
 
 // Grid: one block. An expert's rows come in any order: what a row becomes depends on it alone.
@@ -160,13 +161,14 @@ __global__ void SortKernel(SortArgs a) {
   __shared__ int32_t first[kMaxExperts + 1];
   __shared__ int32_t first_tile[kMaxExperts + 1];
   for (int e = threadIdx.x; e < a.experts; e += blockDim.x) count[e] = 0;
+  for (int i = threadIdx.x; i < a.rows; i += blockDim.x) a.row_token[i] = -1;
   __syncthreads();
   for (int i = threadIdx.x; i < a.pairs; i += blockDim.x) atomicAdd(&count[a.expert[i]], 1);
   __syncthreads();
   if (threadIdx.x == 0) {
     first[0] = first_tile[0] = 0;
     for (int e = 0; e < a.experts; ++e) {
-      first[e + 1] = first[e] + count[e];
+      first[e + 1] = first[e] + DivideUp(count[e], a.unit) * a.unit;
       first_tile[e + 1] = first_tile[e] + DivideUp(count[e], a.tile_rows);
     }
     *a.num_tiles = first_tile[a.experts];
@@ -266,6 +268,25 @@ const Weight* TableOf(CudaContext& context, const MoeArgs& args) {
       context.tables.Get(args.experts.data(), std::move(content), context));
 }
 
+// All experts or none.
+bool AllOnTensorCores(std::span<const FfnWeights> experts) {
+  const auto type = [](const ScaledView& view) { return view.value.dtype; };
+  return !experts.empty() && std::all_of(experts.begin(), experts.end(), [&](const auto& expert) {
+    return HasTensorProducts(expert) && type(expert.gate_proj) == type(experts[0].gate_proj) &&
+           type(expert.down_proj) == type(experts[0].down_proj);
+  });
+}
+
+constexpr int64_t kTensorUnit = 8;  // an expert's rows begin at a multiple of it
+
+// Rows of all experts, with those between them, at most.
+int64_t RowsOf(int64_t pairs, int64_t experts, int64_t unit) {
+  return DivideUp(pairs + (unit - 1) * std::min(pairs, experts), unit) * unit;
+}
+int64_t TilesOf(int64_t pairs, int64_t experts, int64_t tile_rows) {
+  return std::min(pairs, pairs / tile_rows + experts);
+}
+
 class Mixture {
  public:
   Mixture(CudaContext& context, const MoeArgs& args)
@@ -277,19 +298,24 @@ class Mixture {
         chosen_(args.num_experts_per_tok),
         pairs_(tokens_ * chosen_),
         width_(args.experts.empty() ? 0 : args.experts[0].gate_proj.rows()),
-        tile_rows_(tokens_ <= kFewX ? kFewX : kTile) {}
+        on_tensor_cores_(context.rounds() && AllOnTensorCores(args.experts)),
+        unit_(on_tensor_cores_ ? kTensorUnit : 1),
+        rows_(RowsOf(pairs_, experts_, unit_)),
+        tile_rows_(TileRows()) {}
 
   void Run();
 
  private:
+  int64_t TileRows() const;
   bool TakeMemory();
   void Route();
   void Sort();
   void RunExperts();
+  void RunExpertsOnTensorCores();
   void RunShared();
   void RunGrouped(int part, const float* x, int64_t x_stride, float* out, int64_t out_stride);
   void Combine();
-  int64_t MaxTiles() const { return std::min(pairs_, pairs_ / tile_rows_ + experts_); }
+  int64_t MaxTiles() const { return TilesOf(pairs_, experts_, tile_rows_); }
 
   CudaContext& context_;
   const MoeArgs& args_;
@@ -299,40 +325,58 @@ class Mixture {
   const int64_t chosen_;
   const int64_t pairs_;
   const int64_t width_;
+  const bool on_tensor_cores_;
+  const int64_t unit_;
+  const int64_t rows_;  // of all experts, at most
   const int64_t tile_rows_;
 
   float* logits_ = nullptr;       // [T, E]
   float* weight_ = nullptr;       // [T, chosen]
   int32_t* expert_ = nullptr;     // [T, chosen]
-  int32_t* row_token_ = nullptr;  // [pairs]
+  int32_t* row_token_ = nullptr;  // [rows]
   int32_t* row_of_ = nullptr;     // [pairs]
   int32_t* num_tiles_ = nullptr;
   Tile* tiles_ = nullptr;
-  float* gate_ = nullptr;      // [pairs, F], then of the shared experts [T, F]
+  float* gate_ = nullptr;      // [rows, F], then of the shared experts [T, F]
   float* up_ = nullptr;        // the same
-  float* products_ = nullptr;  // [pairs, D]
+  float* products_ = nullptr;  // [rows, D]
   float* shared_ = nullptr;    // [T, D]
   const Weight* table_ = nullptr;
 };
 
+// On tensor cores a tile is wide enough for most experts' rows to be in one, so that their weights
+// are read once.
+int64_t Mixture::TileRows() const {
+  if (!on_tensor_cores_) return tokens_ <= kFewX ? kFewX : kTile;
+  const int64_t enough = 2 * pairs_ / std::max<int64_t>(experts_, 1);
+  for (int64_t rows : {8, 16, 32, 64}) {
+    if (enough <= rows) return rows;
+  }
+  return 128;
+}
+
 bool Mixture::TakeMemory() {
   const int64_t shared_width = args_.shared_experts ? args_.shared_experts->gate_proj.rows() : 0;
-  const int64_t hidden = std::max(pairs_ * width_, tokens_ * shared_width);
-  const int64_t routing = tokens_ * experts_ + 4 * pairs_ + 1 + 3 * MaxTiles();
-  float* at = context_.Get<float>(Scratch::kRouting, routing, "Moe");
-  gate_ = context_.Get<float>(Scratch::kHidden, 2 * hidden, "Moe");
-  products_ = context_.Get<float>(Scratch::kProducts, (pairs_ + tokens_) * size_, "Moe");
+  const int64_t hidden = std::max(rows_ * width_, tokens_ * shared_width);
+  const MoeMemory memory =
+      MoeMemoryOf(tokens_, size_, experts_, chosen_, width_, shared_width, on_tensor_cores_);
+  const auto get = [&](Scratch::Purpose purpose, int64_t bytes) {
+    return reinterpret_cast<float*>(context_.Get<uint8_t>(purpose, bytes, "Moe"));
+  };
+  float* at = get(Scratch::kRouting, memory.routing);
+  gate_ = get(Scratch::kHidden, memory.hidden);
+  products_ = get(Scratch::kProducts, memory.products);
   table_ = TableOf(context_, args_);
   if (at == nullptr || gate_ == nullptr || products_ == nullptr || table_ == nullptr) return false;
   logits_ = at;
   weight_ = logits_ + tokens_ * experts_;
   expert_ = reinterpret_cast<int32_t*>(weight_ + pairs_);
   row_token_ = expert_ + pairs_;
-  row_of_ = row_token_ + pairs_;
+  row_of_ = row_token_ + rows_;
   num_tiles_ = row_of_ + pairs_;
   tiles_ = reinterpret_cast<Tile*>(num_tiles_ + 1);
   up_ = gate_ + hidden;
-  shared_ = products_ + pairs_ * size_;
+  shared_ = products_ + rows_ * size_;
   return true;
 }
 
@@ -365,9 +409,11 @@ void Mixture::Sort() {
                          .tiles = tiles_,
                          .num_tiles = num_tiles_,
                          .pairs = static_cast<int32_t>(pairs_),
+                         .rows = static_cast<int32_t>(rows_),
                          .chosen = static_cast<int32_t>(chosen_),
                          .experts = static_cast<int32_t>(experts_),
-                         .tile_rows = static_cast<int32_t>(tile_rows_)};
+                         .tile_rows = static_cast<int32_t>(tile_rows_),
+                         .unit = static_cast<int32_t>(unit_)};
   SortKernel<<<1, 1024, 0, context_.stream>>>(sort);
   context_.Launched("Moe");
 }
@@ -407,14 +453,54 @@ void Mixture::RunExperts() {
   RunGrouped(2, gate_, width_, products_, size_);
 }
 
+// Gate and up are two products of one batch.
+void Mixture::RunExpertsOnTensorCores() {
+  PackArgs pack;
+  pack.x = args_.x.As<float>();
+  pack.x_stride = size_;
+  pack.x_rows = row_token_;
+  pack.rows = rows_;
+  pack.columns = size_;
+  pack.weight = args_.experts[0].gate_proj.value.dtype;
+  pack.out.rows = rows_;
+  pack.out.data = context_.Get<uint8_t>(
+      Scratch::kPacked,
+      MoeMemoryOf(tokens_, size_, experts_, chosen_, width_, 0, on_tensor_cores_).packed, "Moe");
+  if (pack.out.data == nullptr || !context_.Check(PackRows(pack, context_.stream), "Moe")) return;
+  TensorProduct product;
+  product.x = pack.out;
+  product.num_rows = static_cast<int32_t>(width_);
+  product.weight = ReadAs(args_.experts[0].gate_proj);
+  product.out = gate_;
+  product.out_stride = width_;
+  product.batch = 2;
+  product.out_step = up_ - gate_;
+  product.table = table_;
+  product.table_stride = 3;
+  product.tiles = tiles_;
+  product.num_tiles = num_tiles_;
+  product.max_tiles = static_cast<int32_t>(MaxTiles());
+  product.tile_rows = static_cast<int32_t>(tile_rows_);
+  if (!context_.Check(RunTensorProduct(product, context_.stream), "Moe")) return;
+  pack.x = gate_;
+  pack.up = up_;
+  pack.x_stride = width_;
+  pack.x_rows = nullptr;
+  pack.columns = width_;
+  pack.weight = args_.experts[0].down_proj.value.dtype;
+  if (!context_.Check(PackRows(pack, context_.stream), "Moe")) return;
+  product.num_rows = static_cast<int32_t>(size_);
+  product.weight = ReadAs(args_.experts[0].down_proj);
+  product.out = products_;
+  product.out_stride = size_;
+  product.batch = 1;
+  product.table = table_ + 2;
+  context_.Check(RunTensorProduct(product, context_.stream), "Moe");
+}
+
 void Mixture::RunShared() {
-  const int64_t width = args_.shared_experts->gate_proj.rows();
-  FeedForwardArgs block;
-  block.x = args_.x;
-  block.weights = args_.shared_experts;
-  block.scratch = TensorView(gate_, DType::kF32, {tokens_, 2 * width});
-  block.out = TensorView(shared_, DType::kF32, {tokens_, size_});
-  FeedForward(context_, block);
+  RunFeedForward(context_, *args_.shared_experts, args_.x.As<float>(), tokens_, gate_, shared_,
+                 "Moe");
 }
 
 void Mixture::Combine() {
@@ -445,13 +531,30 @@ void Mixture::Run() {
   if (!TakeMemory()) return;
   Route();
   Sort();
-  RunExperts();
+  if (on_tensor_cores_) {
+    RunExpertsOnTensorCores();
+  } else {
+    RunExperts();
+  }
   // The experts' hidden rows have been read: the shared ones use their place.
   if (args_.shared_experts) RunShared();
   Combine();
 }
 
 }  // namespace
+
+MoeMemory MoeMemoryOf(int64_t tokens, int64_t size, int64_t experts, int64_t chosen, int64_t width,
+                      int64_t shared_width, bool on_tensor_cores) {
+  constexpr int64_t kSmallestTile = 8;
+  const int64_t pairs = tokens * chosen;
+  const int64_t rows = RowsOf(pairs, experts, on_tensor_cores ? kTensorUnit : 1);
+  const int64_t routing =
+      tokens * experts + 3 * pairs + rows + 1 + 3 * TilesOf(pairs, experts, kSmallestTile);
+  return {.routing = 4 * routing,
+          .hidden = 8 * std::max(rows * width, tokens * shared_width),
+          .products = 4 * (rows + tokens) * size,
+          .packed = on_tensor_cores ? PackedBytes(rows, std::max(size, width), 1) : 0};
+}
 
 void Moe(CudaContext& context, const MoeArgs& args) { Mixture(context, args).Run(); }
 

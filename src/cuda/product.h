@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "backend/ops.h"
 #include "cuda/device.cuh"
 #include "tensor/tensor.h"
 
@@ -38,5 +39,11 @@ inline Weight ReadAs(const ScaledView& view) {
 
 struct CudaContext;
 void RunProduct(CudaContext& context, const Product& product, const char* what);
+
+// Whether all three matrices have products on tensor cores, and the first two read x alike.
+bool HasTensorProducts(const FfnWeights& weights);
+// down(silu(gate(x)) * up(x)) for x [T, D]; `hidden` has room for [2, T, F] floats.
+void RunFeedForward(CudaContext& context, const FfnWeights& weights, const float* x, int64_t tokens,
+                    float* hidden, float* out, const char* what);
 
 }  // namespace winnow::cuda

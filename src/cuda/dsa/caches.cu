@@ -7,7 +7,7 @@
 #include "cuda/context.h"
 #include "cuda/device.cuh"
 #include "cuda/dsa/dsa_ops.h"
-#include "cuda/dsa/page_layout.h"
+#include "cuda/dsa/index_layout.h"
 
 namespace winnow::cuda {
 namespace {

@@ -1,4 +1,5 @@
-// The operations of DSA on the GPU, for any dimensions. dsa_sm90.h has faster ones for some.
+// The operations of DSA on the GPU, for any dimensions. In bf16 precision those of the big models
+// run on tensor cores: select_tokens_sm90.h, sparse_attention_sm90.h.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,10 @@ void PrepareIndexQuery(CudaContext& context, const PrepareIndexQueryArgs& args);
 void SelectTokens(CudaContext& context, const SelectTokensArgs& args);
 void Attention(CudaContext& context, const AttentionArgs& args);
 
+inline constexpr int64_t kScoreBytes = int64_t{64} << 20;  // of scores at once
 // The bound of SelectTokens on scores and candidates, whatever the context.
 int64_t SelectionScratchBytes(int64_t topk);
+// Working memory of attention on tensor cores, over `width` rows at most.
+int64_t AttentionScratchBytes(int64_t tokens, int64_t heads, int64_t width);
 
 }  // namespace winnow::cuda

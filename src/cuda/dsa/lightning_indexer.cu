@@ -1,26 +1,27 @@
 // Parts 1 and 2 of DSA for any dimensions: scores of a bounded number of tokens and keys, then what
 // is best of them and of what was kept before, segment after segment of the context.
 //
-// Order  over j one chain of fused multiply-adds from 0 up; over heads four chains, head h in chain
-//        (h / 2) mod 4, then (0 + 1) + (2 + 3); times the key's scale, plus 0: the definition's, so
-//        selections are the CPU's bit for bit. Sums of codes are whole numbers below 2^24, made as
-//        integers where J is a multiple of 16 and at most 1024.
+// Order  over j one chain of fused multiply-adds, two dimensions at a time from 0 up, of each two
+//        the second first; over heads four chains, head h in chain (h / 2) mod 4, then (0 + 1) +
+//        (2 + 3); times the key's scale, plus 0: the definition's, so selections are the CPU's bit
+//        for bit. Sums of int8 codes are whole numbers below 2^24, made as integers where J is a
+//        multiple of 16 and at most 1024.
 #include <algorithm>
 
 #include "cuda/context.h"
 #include "cuda/device.cuh"
 #include "cuda/dsa/dsa_ops.h"
-#include "cuda/dsa/page_layout.h"
+#include "cuda/dsa/index_layout.h"
+#include "cuda/dsa/select_tokens_sm90.h"
 #include "cuda/dsa/token_selection.cuh"
 
 namespace winnow::cuda {
 namespace {
 
-constexpr int kThreads = 128;                       // a key each
-constexpr int kHeads = 8;                           // at a time
-constexpr int64_t kMaxSegment = 131072;             // keys
-constexpr int64_t kScoreBytes = int64_t{64} << 20;  // of scores at once
-constexpr int64_t kMaxTokens = 32768;               // at once: rows of a grid
+constexpr int kThreads = 128;            // a key each
+constexpr int kHeads = 8;                // at a time
+constexpr int64_t kMaxSegment = 131072;  // keys
+constexpr int64_t kMaxTokens = 32768;    // at once: rows of a grid
 constexpr int64_t kMaxSegmentTokens = kScoreBytes / 4 / kMaxSegment;
 
 struct ScoreArgs {
@@ -60,12 +61,16 @@ __device__ void DotCodes(const ScoreArgs& a, const float* q, int heads, const ui
                          int key, float (&dots)[kHeads]) {
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) dots[h] = 0;
-  for (int j = 0; j < a.index_dim; ++j) {
+  const auto add = [&](int j) {
     const float code = Code<kType>(page, a.index_dim, key, j);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       if (h < heads) dots[h] = fmaf(q[h * a.index_dim + j], code, dots[h]);
     }
+  };
+  for (int j = 0; j < a.index_dim; j += 2) {
+    if (j + 1 < a.index_dim) add(j + 1);
+    add(j);
   }
 }
 
@@ -294,11 +299,12 @@ void Selector::RunGroup(int64_t first, int64_t count) {
 }  // namespace
 
 void SelectTokens(CudaContext& context, const SelectTokensArgs& args) {
+  if (context.rounds() && SelectsOnTensorCores(args)) return SelectOnTensorCores(context, args);
   Selector(context, args).Run();
 }
 
 int64_t SelectionScratchBytes(int64_t topk) {
-  return kScoreBytes + 2 * kMaxSegmentTokens * (topk * 8 + 4);
+  return std::max(kScoreBytes + 2 * kMaxSegmentTokens * (topk * 8 + 4), TensorSelectionBytes(topk));
 }
 
 }  // namespace winnow::cuda

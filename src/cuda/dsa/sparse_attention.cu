@@ -16,6 +16,8 @@
 #include "cuda/context.h"
 #include "cuda/device.cuh"
 #include "cuda/dsa/dsa_ops.h"
+#include "cuda/dsa/sparse_attention_sm90.h"
+#include "cuda/tensor_codes.cuh"
 
 namespace winnow::cuda {
 namespace {
@@ -319,10 +321,74 @@ void Launch(CudaContext& context, const AttendArgs& a, int64_t tokens) {
 
 }  // namespace
 
+namespace {
+
+__global__ void RoundKernel(const float2* x, uint32_t* out, int64_t pairs) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i < pairs) out[i] = PackPair(x[i].x, x[i].y);
+}
+
+// Whether the kernels for tensor cores take rows like these.
+bool AttendsOnTensorCores(const AttentionArgs& args) {
+  const LatentCacheView& cache = args.cache;
+  return cache.type != LatentType::kF32 && cache.latent_dim == 512 && cache.rope_dim == 64 &&
+         (args.selection.slots || args.batch.page_size == 64);
+}
+
+void AttendOnTensorCores(CudaContext& context, const AttentionArgs& args) {
+  const int64_t tokens = args.q.dims[0];
+  const int64_t heads = args.q.dims[1];
+  const int64_t pairs = tokens * heads * args.q.dims[2] / 2;
+  uint32_t* q = context.Get<uint32_t>(Scratch::kQueries, pairs, "Attention");
+  if (q == nullptr) return;
+  RoundKernel<<<static_cast<unsigned>(DivideUp<int64_t>(pairs, 256)), 256, 0, context.stream>>>(
+      args.q.As<float2>(), q, pairs);
+  if (!context.Launched("Attention")) return;
+  RowAttentionArgs rows;
+  rows.form = args.cache.type == LatentType::kFp8 ? RowForm::kFp8 : RowForm::kBf16;
+  rows.q = q;
+  rows.num_tokens = tokens;
+  rows.num_heads = static_cast<int>(heads);
+  rows.rows = args.cache.rows.As<uint8_t>();
+  if (args.selection.slots) {
+    rows.slots = args.selection.slots.As<int32_t>();
+    rows.counts = args.selection.counts.As<int32_t>();
+    rows.width = args.selection.slots.dims[1];
+  } else {
+    rows.positions = args.batch.positions.As<int32_t>();
+    rows.sequences = args.batch.sequences.As<int32_t>();
+    rows.page_table = args.batch.page_table.As<int32_t>();
+    rows.page_table_stride = args.batch.page_table.dims[1];
+    rows.width = rows.page_table_stride * 64;
+  }
+  rows.softmax_scale = args.softmax_scale;
+  rows.out = args.out.As<float>();
+  const int64_t bytes = AttentionScratchBytes(tokens, heads, rows.width);
+  uint8_t* scratch = context.Get<uint8_t>(Scratch::kWeights, bytes, "Attention");
+  if (scratch == nullptr) return;
+  context.Check(RowAttention(rows, scratch, bytes, context.multiprocessors, context.stream),
+                "Attention");
+}
+
+}  // namespace
+
+// As many tokens at a time as the second-level cache holds weights of. Where those of one token are
+// many, as in dense attention, as many as fill the card without heads cut small; but no more than
+// kMost, and at least one.
+int64_t AttentionScratchBytes(int64_t tokens, int64_t heads, int64_t width) {
+  constexpr int64_t kInCache = int64_t{72} << 20;
+  constexpr int64_t kFillingTokens = 64;
+  constexpr int64_t kMost = int64_t{2560} << 20;
+  const int64_t of_token = RowAttentionScratchBytes(1, static_cast<int>(heads), width);
+  const int64_t filling = std::min(std::min(tokens, kFillingTokens) * of_token, kMost);
+  return std::max({of_token, filling, std::min(tokens * of_token, kInCache)});
+}
+
 void Attention(CudaContext& context, const AttentionArgs& args) {
   const int64_t tokens = args.q.dims[0];
   const int64_t row_dim = args.q.dims[2];
   if (tokens == 0 || args.q.dims[1] == 0) return;
+  if (context.rounds() && AttendsOnTensorCores(args)) return AttendOnTensorCores(context, args);
   if (row_dim > kMaxRowDim) {
     context.Fail(Unsupported("cuda: latent rows of " + std::to_string(row_dim) +
                              " elements, expected at most " + std::to_string(kMaxRowDim)));

@@ -100,7 +100,7 @@ struct Bf16x16 {
 };
 __device__ __forceinline__ Bf16x16 Decode(uint4 codes, float scale) {
   // 2^120 * scale is a bf16 up to scale 2^7; larger scales take a second product.
-  const float first = fminf(scale, 128.0f) * 0x1p120f;
+  const float first = (scale > 128.0f ? 128.0f : scale) * 0x1p120f;  // NaN stays
   const uint32_t factor = (__float_as_uint(first) >> 16) * 0x10001u;
   const uint32_t in[4] = {codes.x, codes.y, codes.z, codes.w};
   uint32_t out[8];
@@ -797,7 +797,10 @@ cudaError_t RowAttention(const RowAttentionArgs& args, void* scratch, int64_t sc
   if (args.num_tokens == 0 || args.num_heads == 0) return cudaSuccess;
   const int64_t fit = scratch_bytes / TokenScratchBytes(args.num_heads, args.width);
   if (fit < 1) return cudaErrorInvalidValue;
-  const int64_t at_once = fit < 65535 ? fit : 65535;
+  // Whole waves: a block scores for one token, or two blocks do.
+  const int64_t half = multiprocessors / 2;
+  const int64_t in_waves = half > 0 && fit > half ? fit / half * half : fit;
+  const int64_t at_once = in_waves < 65535 ? in_waves : 65535;
   Problem problem;
   problem.args = args;
   problem.tiles = static_cast<int>((args.width + kTileRows - 1) / kTileRows);

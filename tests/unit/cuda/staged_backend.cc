@@ -1,5 +1,7 @@
 // The GPU for tests that keep their tensors in memory of the host, pages of index keys as the CPU
 // lays them out: every operation's arguments go there and come back.
+#include "unit/cuda/staged_backend.h"
+
 #include <cstring>
 #include <map>
 #include <utility>
@@ -8,7 +10,7 @@
 #include "base/check.h"
 #include "cpu/dsa/dsa_kernels.h"
 #include "cuda/cuda_backend.h"
-#include "cuda/dsa/page_layout.h"
+#include "cuda/dsa/index_layout.h"
 #include "unit/cpu/other_backend.h"
 
 namespace winnow::cuda {
@@ -242,6 +244,11 @@ class StagedBackend final : public Backend {
 };
 
 }  // namespace
+
+std::unique_ptr<Backend> MakeStagedBackend(Precision precision) {
+  return std::make_unique<StagedBackend>(precision);
+}
+
 }  // namespace winnow::cuda
 
 namespace winnow::cpu {
@@ -249,7 +256,7 @@ namespace winnow::cpu {
 // In bf16 precision the CPU adds in orders of its own.
 std::unique_ptr<Backend> MakeOtherBackend(Precision precision) {
   if (precision != Precision::kF32) return nullptr;
-  return std::make_unique<cuda::StagedBackend>(precision);
+  return cuda::MakeStagedBackend(precision);
 }
 
 }  // namespace winnow::cpu
