@@ -70,7 +70,7 @@ class Attender {
  private:
   // What a thread works with: one allocation, cut up.
   struct Workspace {
-    float* rows = nullptr;     // [kTileRows, row_stride]
+    float* rows = nullptr;     // a tile
     float* q = nullptr;        // [heads, row_stride], where q has to be padded or rounded
     float* weights = nullptr;  // [heads, kTileRows]
     float* scales = nullptr;   // [heads, 2]
@@ -96,13 +96,17 @@ class Attender {
   Workspace OfThread(int thread);
 
   const uint8_t* Row(int64_t token, int64_t index) const;
-  void DecodeTile(const Group& group, int64_t tile, float* rows) const;
+  // The rows of a tile as they are stored; returns how many they are, 0 beyond the last tile.
+  int64_t FindRows(const Group& group, int64_t tile, const uint8_t** stored) const;
+  void DecodeTile(const Group& group, const uint8_t* const* stored, int64_t count,
+                  float* rows) const;
   void Prefetch(const uint8_t* row) const;
   // The group's queries as attend wants them, in `packed` [heads, row_stride] unless q is so.
   const float* Query(const Group& group, float* packed) const;
-  // One tile for all heads of a group that have rows in it.
-  void AttendTile(const Group& group, const float* q, int64_t tile, const Workspace& work,
-                  const Gathered& out, bool joins) const;
+  // One tile for all heads of a group that have rows in it; `next` is the tile that this thread is
+  // likely to come to next.
+  void AttendTile(const Group& group, const float* q, int64_t tile, int64_t next,
+                  const Workspace& work, const Gathered& out, bool joins) const;
   // Joins head `head` of the group's heads, if its token has rows in the tile.
   void JoinTile(const Group& group, int64_t tile, int64_t first, int64_t count,
                 const Gathered& from, const Gathered& to) const;
@@ -179,7 +183,7 @@ void Attender::Run() {
 }
 
 Attender::Workspace Attender::OfThread(int thread) {
-  const int64_t rows = (kTileRows + 1) * row_stride_;  // one more for pack_rows
+  const int64_t rows = kTileHeader + (kTileRows + 1) * row_stride_;  // one more for pack_rows
   const int64_t q = row_dim_ == row_stride_ && !bf16_ ? 0 : group_heads_ * row_stride_;
   const int64_t weights = group_heads_ * kTileRows;
   const int64_t scales = RoundUp(2 * group_heads_, 16);
@@ -208,18 +212,21 @@ const uint8_t* Attender::Row(int64_t token, int64_t index) const {
   return args_.cache.rows.As<uint8_t>() + slot * args_.cache.row_bytes;
 }
 
-void Attender::DecodeTile(const Group& group, int64_t tile, float* rows) const {
-  constexpr int64_t kAhead = 4;  // rows whose bytes are asked for in advance
+int64_t Attender::FindRows(const Group& group, int64_t tile, const uint8_t** stored) const {
   const int64_t first = tile * kTileRows;
-  const int64_t count = std::min(kTileRows, group.num_rows - first);
-  const uint8_t* stored[kTileRows];
+  const int64_t count = std::clamp<int64_t>(group.num_rows - first, 0, kTileRows);
   for (int64_t row = 0; row < count; ++row) stored[row] = Row(group.end() - 1, first + row);
+  return count;
+}
+
+void Attender::DecodeTile(const Group& group, const uint8_t* const* stored, int64_t count,
+                          float* rows) const {
   if (bf16_) {
-    for (int64_t row = 0; row < count; ++row) Prefetch(stored[row]);
-    kernels_.pack_rows(args_.cache.type, stored, count, args_.cache.latent_dim,
-                       args_.cache.rope_dim, rows + kTileRows * row_stride_, rows);
+    kernels_.pack_rows(args_.cache.type, stored, count, group.size(), args_.cache.latent_dim,
+                       args_.cache.rope_dim, rows + kTileHeader + kTileRows * row_stride_, rows);
     return;
   }
+  constexpr int64_t kAhead = 4;  // rows whose bytes are asked for in advance
   for (int64_t row = 0; row < count; ++row) {
     if (row + kAhead < count) Prefetch(stored[row + kAhead]);
     kernels_.decode_row(args_.cache.type, stored[row], args_.cache.latent_dim, args_.cache.rope_dim,
@@ -247,9 +254,15 @@ const float* Attender::Query(const Group& group, float* packed) const {
   return packed;
 }
 
-void Attender::AttendTile(const Group& group, const float* q, int64_t tile, const Workspace& work,
-                          const Gathered& out, bool joins) const {
-  DecodeTile(group, tile, work.rows);
+void Attender::AttendTile(const Group& group, const float* q, int64_t tile, int64_t next,
+                          const Workspace& work, const Gathered& out, bool joins) const {
+  const uint8_t* stored[kTileRows];
+  const int64_t count = FindRows(group, tile, stored);
+  const bool is_first = 2 * tile < next;  // of this thread's, which none asked for
+  for (int64_t row = 0; bf16_ && is_first && row < count; ++row) Prefetch(stored[row]);
+  DecodeTile(group, stored, count, work.rows);
+  const uint8_t* ahead[kTileRows];
+  int64_t num_ahead = bf16_ ? FindRows(group, next, ahead) : 0;
   const int64_t element_bytes = bf16_ ? kernels_.bf16_bytes : int64_t{sizeof(float)};
   const auto attend = bf16_ ? kernels_.attend_bf16 : kernels_.attend;
   const auto rows_in_tile = [&](int64_t index) {
@@ -276,7 +289,11 @@ void Attender::AttendTile(const Group& group, const float* q, int64_t tile, cons
               .max = to.max,
               .sum = to.sum,
               .out = to.out,
-              .joins = joins});
+              .joins = joins,
+              .ahead = ahead,
+              .num_ahead = num_ahead,
+              .ahead_bytes = args_.cache.row_bytes});
+      num_ahead = 0;
     }
     index = end;
   }
@@ -319,9 +336,9 @@ void Attender::AttendGroup(const Group& group, int thread) {
   const float* q = Query(group, work.q);
   for (int64_t tile = 0; tile < NumTiles(group.num_rows); ++tile) {
     if (tile == 0 || bf16_) {
-      AttendTile(group, q, tile, work, work.all, tile > 0);
+      AttendTile(group, q, tile, tile + 1, work, work.all, tile > 0);
     } else {
-      AttendTile(group, q, tile, work, work.tile, false);
+      AttendTile(group, q, tile, tile + 1, work, work.tile, false);
       JoinTile(group, tile, 0, group.size(), work.tile, work.all);
     }
   }
@@ -345,7 +362,8 @@ void Attender::AttendInWaves(const Group& group) {
     const int64_t count = std::min(wave, num_tiles - first);
     context_.ForEach(count, [&](int64_t piece, int thread) {
       const int64_t tile = first + piece;
-      AttendTile(group, q, tile, OfThread(thread), place(tile == 0 ? 0 : 1 + piece), false);
+      AttendTile(group, q, tile, tile + context_.pool.num_threads(), OfThread(thread),
+                 place(tile == 0 ? 0 : 1 + piece), false);
     });
     context_.ForEach(heads.count, [&](int64_t piece, int) {
       for (int64_t tile = std::max<int64_t>(first, 1); tile < first + count; ++tile) {
@@ -366,7 +384,7 @@ ScratchNeed AttentionScratch(const StepShape& shape, bool bf16) {
   const int64_t heads = bf16 ? kGroupHeadsBf16 : kGroupHeads;
   const int64_t row_stride = RoundUp(shape.latent_dim + shape.rope_dim, RowUnit(bf16));
   const int64_t gathered = heads * (RoundUp(shape.latent_dim, RowUnit(bf16)) + 2);
-  const int64_t floats = (kTileRows + 1 + heads) * row_stride + heads * kTileRows +
+  const int64_t floats = kTileHeader + (kTileRows + 1 + heads) * row_stride + heads * kTileRows +
                          RoundUp(2 * heads, 16) + 2 * gathered;
   const int64_t rows = shape.attention == AttentionMode::kDense
                            ? shape.max_context
