@@ -1,13 +1,13 @@
 // Attention over a tile of rows with products of bfloat16 pairs: what the level avx512_bf16 does
 // for AttendArgs in bf16 precision. Included by sparse_attention_kernels.cc only.
 //
-// A tile says where its rows are: in the cache, if they are bfloat16 there and fill their registers,
-// else decoded behind the header. Where many heads attend to it, the latent parts of two rows at a
-// time are interleaved as well, for the means: pairs [S / 16, kTileRows / 2, 16, 2]. A few heads
-// interleave them in registers as they go.
+// A tile says where its rows are: in the cache, if they are bfloat16 there and fill their
+// registers, else decoded behind the header. Where many heads attend to it, the latent parts of two
+// rows at a time are interleaved as well, for the means: pairs [S / 16, kTileRows / 2, 16, 2]. A
+// few heads interleave them in registers as they go.
 //
-// Scores  16 sums, 2 heads by 8 rows, of which each is sixteen chains along the row. A tree of
-//         shuffles adds all their lanes at once.
+// Scores  24 sums, 3 heads by 8 rows, of which each is sixteen chains along the row. A tree of
+//         shuffles adds the lanes of eight at once.
 // Means   6 heads by 4 vectors of the latent stay in registers while pairs of rows go by.
 #pragma once
 
@@ -29,7 +29,8 @@ const TileHeader& HeaderOf(const AttendArgs& args) {
   return *static_cast<const TileHeader*>(args.rows);
 }
 
-// 32 columns of two rows: each word of two holds a column, the first sixteen of them and the others.
+// 32 columns of two rows: each word of two holds a column, the first sixteen of them and the
+// others.
 struct Interleave {
   __m512i lower, upper;
   Interleave() {
@@ -74,9 +75,8 @@ __m512i ScalePairs(__m512i pairs, __m512 scale) {
   const __m512 even = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), scale);
   const __m512 odd = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_and_si512(pairs, high)), scale);
   // The even ones come out first, then the odd ones.
-  const __m512i order =
-      _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                       21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
 }
 
@@ -104,26 +104,23 @@ void DecodeLatent(const uint8_t* row, int64_t latent_dim, uint16_t* out) {
 
 // ---- Scores -------------------------------------------------------------------------------------
 
-// Sum of each of sixteen registers, in the order of Sum: lanes 8, 4, 2, 1 apart. Register
-// 4 * (p % 4) + p / 4 goes to lane p.
-__m512 SumEach(const __m512* x) {
-  __m512 eight[8];
-  for (int i = 0; i < 8; ++i) {
+// Sum of each of eight registers, in the order of Sum: lanes 8, 4, 2, 1 apart.
+inline __attribute__((always_inline)) __m256 SumEach(const __m512* x) {
+  __m512 eight[4];
+  for (int i = 0; i < 4; ++i) {
     eight[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x44),
                              _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0xee));
   }
-  __m512 four[4];
-  for (int i = 0; i < 4; ++i) {
+  __m512 four[2];  // of x[4 * i + quarter]
+  for (int i = 0; i < 2; ++i) {
     four[i] = _mm512_add_ps(_mm512_shuffle_f32x4(eight[2 * i], eight[2 * i + 1], 0x88),
                             _mm512_shuffle_f32x4(eight[2 * i], eight[2 * i + 1], 0xdd));
   }
-  __m512 two[2];
-  for (int i = 0; i < 2; ++i) {
-    two[i] = _mm512_add_ps(_mm512_shuffle_ps(four[2 * i], four[2 * i + 1], 0x44),
-                           _mm512_shuffle_ps(four[2 * i], four[2 * i + 1], 0xee));
-  }
-  return _mm512_add_ps(_mm512_shuffle_ps(two[0], two[1], 0x88),
-                       _mm512_shuffle_ps(two[0], two[1], 0xdd));
+  const __m512 two = _mm512_add_ps(_mm512_shuffle_ps(four[0], four[1], 0x44),
+                                   _mm512_shuffle_ps(four[0], four[1], 0xee));
+  const __m512 one = _mm512_add_ps(two, _mm512_movehdup_ps(two));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  return _mm512_castps512_ps256(_mm512_permutexvar_ps(order, one));
 }
 
 // Eight rows from `row` on by kHeads heads from `head` on.
@@ -133,32 +130,37 @@ void ScoreEight(const AttendArgs& args, int64_t head, int64_t row) {
   const uint16_t* q = static_cast<const uint16_t*>(args.q) + head * args.q_stride;
   const uint16_t* rows[8];
   for (int r = 0; r < 8; ++r) rows[r] = HeaderOf(args).rows[row + r];
-  __m512 sum[16];
-  for (__m512& each : sum) each = _mm512_setzero_ps();
+  __m512 sum[kHeads][8];
+  for (int h = 0; h < kHeads; ++h) {
+    for (__m512& each : sum[h]) each = _mm512_setzero_ps();
+  }
   for (int64_t k = 0; k < stride; k += kPairWords) {
     __m512i query[kHeads];
     for (int h = 0; h < kHeads; ++h) query[h] = _mm512_loadu_si512(q + h * args.q_stride + k);
     for (int r = 0; r < 8; ++r) {
       const __m512i here = _mm512_loadu_si512(rows[r] + k);
-      for (int h = 0; h < kHeads; ++h) {
-        const int place = 8 * h + r;
-        __m512& chains = sum[4 * (place % 4) + place / 4];
-        chains = AddBf16Products(chains, query[h], here);
-      }
+      for (int h = 0; h < kHeads; ++h) sum[h][r] = AddBf16Products(sum[h][r], query[h], here);
     }
   }
-  const __m512 scores = SumEach(sum);
   float* out = args.weights + head * kTileRows + row;
-  _mm256_storeu_ps(out, _mm512_castps512_ps256(scores));
-  if (kHeads == 2) _mm256_storeu_ps(out + kTileRows, _mm512_extractf32x8_ps(scores, 1));
+  for (int h = 0; h < kHeads; ++h) _mm256_storeu_ps(out + h * kTileRows, SumEach(sum[h]));
 }
 
+// Queries of three heads come from the second-level cache for as many rows as the first level
+// holds.
 void ScoreAll(const AttendArgs& args) {
-  for (int64_t row = 0; row < args.num_rows; row += 8) {
-    PrefetchAhead(args, row);
+  constexpr int64_t kRows = 32;
+  for (int64_t first = 0; first < args.num_rows; first += kRows) {
+    const int64_t last = first + kRows < args.num_rows ? first + kRows : args.num_rows;
+    for (int64_t row = first; row < last; row += 8) PrefetchAhead(args, row);
     int64_t head = 0;
-    for (; head + 2 <= args.num_heads; head += 2) ScoreEight<2>(args, head, row);
-    if (head < args.num_heads) ScoreEight<1>(args, head, row);
+    for (; head + 3 <= args.num_heads; head += 3) {
+      for (int64_t row = first; row < last; row += 8) ScoreEight<3>(args, head, row);
+    }
+    for (int64_t row = first; row < last; row += 8) {
+      if (args.num_heads - head == 2) ScoreEight<2>(args, head, row);
+      if (args.num_heads - head == 1) ScoreEight<1>(args, head, row);
+    }
   }
 }
 

@@ -81,9 +81,9 @@ struct AttendArgs {
   int64_t num_heads = 0;
   // In f32 precision [num_rows, row_stride], zeros from row_dim to row_stride.
   const void* rows = nullptr;
-  int64_t row_stride = 0;      // row_dim rounded up to a multiple of RowUnit
-  int64_t num_rows = 0;        // 1 … kTileRows
-  int64_t latent_dim = 0;      // rounded up likewise
+  int64_t row_stride = 0;  // row_dim rounded up to a multiple of RowUnit
+  int64_t num_rows = 0;    // 1 … kTileRows
+  int64_t latent_dim = 0;  // rounded up likewise
   float softmax_scale = 0;
   float* weights = nullptr;  // scratch [num_heads, kTileRows]
   float* scales = nullptr;   // scratch [num_heads, 2], for `joins`

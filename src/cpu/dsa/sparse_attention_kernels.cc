@@ -146,12 +146,10 @@ float ScaleDots(const AttendArgs& args, float* weights) {
   return MaxLane(lanes);
 }
 
-// Dots of one head to weights e^(score - max), rounded to bfloat16 with kBf16; the lanes past the
-// last row get weight 0. Returns the maximum.
+// Scaled dots of one head to weights e^(score - max), rounded to bfloat16 with kBf16; the lanes
+// past the last row get weight 0. Returns their sum.
 template <bool kBf16>
-float SoftmaxTile(const AttendArgs& args, int64_t head, float* sum_out) {
-  float* weights = args.weights + head * kTileRows;
-  const float max = ScaleDots(args, weights);
+float WeighDots(float max, float* weights) {
   // With no score above -infinity all weights are 0.
   const F32x16 base = Broadcast(max == -__builtin_inff() ? 0.0f : max);
   F32x16 sum = Zero();
@@ -167,8 +165,20 @@ float SoftmaxTile(const AttendArgs& args, int64_t head, float* sum_out) {
 #endif
     Store(weights + row, weight);
   }
-  *sum_out = Sum(sum);
-  return max;
+  return Sum(sum);
+}
+
+// The softmax of `heads` heads from `first` on. All maxima come first: heads do not wait for
+// one another then.
+template <bool kBf16>
+void SoftmaxHeads(const AttendArgs& args, int64_t first, int64_t heads, float* max, float* sum) {
+  float* weights = args.weights + first * kTileRows;
+  for (int64_t head = 0; head < heads; ++head) {
+    max[head] = ScaleDots(args, weights + head * kTileRows);
+  }
+  for (int64_t head = 0; head < heads; ++head) {
+    sum[head] = WeighDots<kBf16>(max[head], weights + head * kTileRows);
+  }
 }
 
 // ---- Output -------------------------------------------------------------------------------------
@@ -254,9 +264,7 @@ void MeanColumns(const AttendArgs& args) {
 
 void Attend(const AttendArgs& args) {
   ScoreHeads(args);
-  for (int64_t head = 0; head < args.num_heads; ++head) {
-    args.max[head] = SoftmaxTile<false>(args, head, &args.sum[head]);
-  }
+  SoftmaxHeads<false>(args, 0, args.num_heads, args.max, args.sum);
   MeanColumns<false>(args);
 }
 
@@ -314,8 +322,8 @@ void RoundRow(const float* x, int64_t size, int64_t row_stride, uint16_t* out) {
   int64_t k = 0;
 #if defined(__AVX512BF16__)
   for (; k + 2 * kLanes <= size; k += 2 * kLanes) {
-    _mm512_storeu_si512(
-        out + k, (__m512i)_mm512_cvtne2ps_pbh(Load(x + k + kLanes).v, Load(x + k).v));
+    _mm512_storeu_si512(out + k,
+                        (__m512i)_mm512_cvtne2ps_pbh(Load(x + k + kLanes).v, Load(x + k).v));
   }
 #endif
   for (; k < size; k += kLanes) {
@@ -451,9 +459,7 @@ void AttendBf16(const AttendArgs& args) {
   for (int64_t first = 0; first < args.num_heads; first += kLanes) {
     const int64_t heads = args.num_heads - first < kLanes ? args.num_heads - first : kLanes;
     float lanes[2][kLanes] = {};
-    for (int64_t head = 0; head < heads; ++head) {
-      lanes[0][head] = SoftmaxTile<true>(args, first + head, &lanes[1][head]);
-    }
+    SoftmaxHeads<true>(args, first, heads, lanes[0], lanes[1]);
     F32x16 max = Load(lanes[0]);
     F32x16 sum = Load(lanes[1]);
     if (args.joins) {
