@@ -30,7 +30,7 @@
 //   out) Native                               one register: kNative lanes, with LoadNative
 //   StoreNative
 //                                        FmaNative
-//   Prefetch(p)
+//   Prefetch(p) PrefetchL2(p)
 #pragma once
 
 #include <stdint.h>

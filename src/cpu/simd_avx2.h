@@ -248,5 +248,8 @@ static inline Native FmaNative(Native a, Native b, Native c) { return _mm256_fma
 static inline void Prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
+static inline void PrefetchL2(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
+}
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

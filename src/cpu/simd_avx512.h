@@ -160,5 +160,8 @@ static inline __m512 AddBf16Products(__m512 sum, __m512i a, __m512i b) {
 static inline void Prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
+static inline void PrefetchL2(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
+}
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

@@ -257,5 +257,6 @@ static inline void StoreNative(float* p, Native x) { memcpy(p, &x, sizeof(x)); }
 static inline Native FmaNative(Native a, Native b, Native c) { return Fma4(a, b, c); }
 
 static inline void Prefetch(const void* p) { __builtin_prefetch(p); }
+static inline void PrefetchL2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

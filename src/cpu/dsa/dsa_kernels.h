@@ -70,6 +70,8 @@ struct LightningIndexerKernels {
 
 // Cache rows are attended to in tiles of this many, counted along the list of rows of a token.
 inline constexpr int64_t kTileRows = 64;
+// Floats before the rows of a tile, for what a level wants to know of it.
+inline constexpr int64_t kTileHeader = 160;
 
 // Some heads, of one or several tokens, attend to the same tile of rows. In f32 precision q and
 // rows are floats; in bf16 precision they are as pack_queries and pack_rows leave them.
@@ -77,10 +79,11 @@ struct AttendArgs {
   const void* q = nullptr;  // [num_heads, q_stride], zeros from row_dim up to row_stride
   int64_t q_stride = 0;
   int64_t num_heads = 0;
-  const void* rows = nullptr;  // [num_rows, row_stride], zeros from row_dim to row_stride
-  int64_t row_stride = 0;      // row_dim rounded up to a multiple of RowUnit
-  int64_t num_rows = 0;        // 1 … kTileRows
-  int64_t latent_dim = 0;      // rounded up likewise
+  // In f32 precision [num_rows, row_stride], zeros from row_dim to row_stride.
+  const void* rows = nullptr;
+  int64_t row_stride = 0;  // row_dim rounded up to a multiple of RowUnit
+  int64_t num_rows = 0;    // 1 … kTileRows
+  int64_t latent_dim = 0;  // rounded up likewise
   float softmax_scale = 0;
   float* weights = nullptr;  // scratch [num_heads, kTileRows]
   float* scales = nullptr;   // scratch [num_heads, 2], for `joins`
@@ -89,6 +92,10 @@ struct AttendArgs {
   float* sum = nullptr;  // [num_heads]: of e^(score - max)
   float* out = nullptr;  // [num_heads, latent_dim]: sum of e^(score - max) * row
   bool joins = false;    // in bf16 precision only
+  // Rows of a tile to come, which may be asked for while this one is worked on; bf16 precision.
+  const uint8_t* const* ahead = nullptr;  // [num_ahead], at most kTileRows
+  int64_t num_ahead = 0;
+  int64_t ahead_bytes = 0;  // of each
 };
 inline int64_t RowUnit(bool bf16) { return bf16 ? 32 : 16; }
 
@@ -119,10 +126,12 @@ struct SparseAttentionKernels {
   int64_t bf16_bytes;
   void (*pack_queries)(const float* q, int64_t num_heads, int64_t row_dim, int64_t row_stride,
                        void* packed);
-  // Cache rows to the level's own form of a tile, at most [kTileRows, row_stride] floats long.
+  // Cache rows to the level's own form of a tile, of at most kTileHeader + kTileRows * row_stride
+  // floats, which may refer to the rows where they are. `num_heads` is how many will attend to it,
   // `scratch` has room for row_stride floats.
   void (*pack_rows)(LatentType type, const uint8_t* const* rows, int64_t num_rows,
-                    int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile);
+                    int64_t num_heads, int64_t latent_dim, int64_t rope_dim, float* scratch,
+                    void* tile);
   // Dots are 16 chains of fused multiply-adds, elements 32 i + 2 c and 32 i + 2 c + 1 in chain c,
   // the second of the two first, added 8, 4, 2, 1 apart. Sums over rows are one chain, two rows at
   // a time, the second first, with a row of zeros after an odd last one. Sums of exponentials are

@@ -11,6 +11,7 @@
 //   e4m3        decoded to bf16                     one float a step
 //   f32         one float a step                    one float a step
 #include "cpu/dsa/dsa_kernels.h"
+#include "cpu/dsa/e4m3_bytes.h"
 #include "cpu/simd.h"
 
 namespace winnow::cpu::WINNOW_LEVEL {
@@ -224,30 +225,6 @@ void DecodeLongCodes(const int8_t* first, int64_t index_dim, int64_t page_size, 
 }
 
 #if defined(__AVX512BF16__)
-
-// The bytes of the bfloat16 that each E4M3 code without its sign stands for.
-struct E4m3Bytes {
-  uint8_t low[128];
-  uint8_t high[128];
-};
-constexpr E4m3Bytes MakeE4m3Bytes() {
-  E4m3Bytes bytes{};
-  for (int code = 1; code < 128; ++code) {
-    int exponent = code >> 3;
-    int mantissa = code & 7;
-    if (exponent == 0) {
-      // Steps of 2^-9, brought to 1.xxx.
-      exponent = 1;
-      for (; mantissa < 8; mantissa *= 2) --exponent;
-      mantissa &= 7;
-    }
-    const int bits = code == 0x7f ? 0x7fc0 : (exponent + 120) << 7 | mantissa << 4;
-    bytes.low[code] = static_cast<uint8_t>(bits & 0xff);
-    bytes.high[code] = static_cast<uint8_t>(bits >> 8);
-  }
-  return bytes;
-}
-alignas(64) constexpr E4m3Bytes kE4m3Bytes = MakeE4m3Bytes();
 
 struct WordBytes {
   uint8_t at[64];

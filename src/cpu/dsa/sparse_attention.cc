@@ -39,6 +39,12 @@ struct Group {
   int64_t end() const { return first_token + num_tokens; }
 };
 
+// A tile of the rows of a group.
+struct Tile {
+  const Group* group = nullptr;
+  int64_t index = 0;
+};
+
 // What the heads of a group gather: a running softmax each.
 struct Gathered {
   float* max = nullptr;  // [heads]
@@ -70,7 +76,7 @@ class Attender {
  private:
   // What a thread works with: one allocation, cut up.
   struct Workspace {
-    float* rows = nullptr;     // [kTileRows, row_stride]
+    float* rows = nullptr;     // a tile
     float* q = nullptr;        // [heads, row_stride], where q has to be padded or rounded
     float* weights = nullptr;  // [heads, kTileRows]
     float* scales = nullptr;   // [heads, 2]
@@ -96,18 +102,25 @@ class Attender {
   Workspace OfThread(int thread);
 
   const uint8_t* Row(int64_t token, int64_t index) const;
-  void DecodeTile(const Group& group, int64_t tile, float* rows) const;
+  // The rows of a tile as they are stored; returns how many they are, 0 beyond the last tile.
+  int64_t FindRows(const Tile& tile, const uint8_t** stored) const;
+  void DecodeTile(const Group& group, const uint8_t* const* stored, int64_t count,
+                  float* rows) const;
   void Prefetch(const uint8_t* row) const;
   // The group's queries as attend wants them, in `packed` [heads, row_stride] unless q is so.
   const float* Query(const Group& group, float* packed) const;
-  // One tile for all heads of a group that have rows in it.
-  void AttendTile(const Group& group, const float* q, int64_t tile, const Workspace& work,
+  // One tile for all heads of a group that have rows in it, and a look ahead at the rows of `next`,
+  // which is the tile that this thread is likely to come to after it.
+  void AttendTile(const Tile& tile, const Tile& next, const float* q, const Workspace& work,
                   const Gathered& out, bool joins) const;
+  // Asks for the rows of a tile that no tile before could look ahead at.
+  void PrefetchTile(const Tile& tile) const;
   // Joins head `head` of the group's heads, if its token has rows in the tile.
   void JoinTile(const Group& group, int64_t tile, int64_t first, int64_t count,
                 const Gathered& from, const Gathered& to) const;
   void Finish(const Group& group, int64_t first, int64_t count, const Gathered& all) const;
-  void AttendGroup(const Group& group, int thread);
+  // `next` is the group that this thread is likely to come to next, or null.
+  void AttendGroup(const Group& group, const Group* next, int thread);
   void AttendInWaves(const Group& group);
 
   CpuContext& context_;
@@ -174,12 +187,14 @@ void Attender::Run() {
   // The last groups of dense attention have the most rows: first, so that no thread is left with
   // one.
   context_.ForEach(num_groups, [&](int64_t piece, int thread) {
-    AttendGroup(groups[num_groups - 1 - piece], thread);
+    const Group* group = groups + (num_groups - 1 - piece);
+    if (piece < num_threads) PrefetchTile({group, 0});
+    AttendGroup(*group, piece + num_threads < num_groups ? group - num_threads : nullptr, thread);
   });
 }
 
 Attender::Workspace Attender::OfThread(int thread) {
-  const int64_t rows = (kTileRows + 1) * row_stride_;  // one more for pack_rows
+  const int64_t rows = kTileHeader + (kTileRows + 1) * row_stride_;  // one more for pack_rows
   const int64_t q = row_dim_ == row_stride_ && !bf16_ ? 0 : group_heads_ * row_stride_;
   const int64_t weights = group_heads_ * kTileRows;
   const int64_t scales = RoundUp(2 * group_heads_, 16);
@@ -208,18 +223,22 @@ const uint8_t* Attender::Row(int64_t token, int64_t index) const {
   return args_.cache.rows.As<uint8_t>() + slot * args_.cache.row_bytes;
 }
 
-void Attender::DecodeTile(const Group& group, int64_t tile, float* rows) const {
-  constexpr int64_t kAhead = 4;  // rows whose bytes are asked for in advance
-  const int64_t first = tile * kTileRows;
-  const int64_t count = std::min(kTileRows, group.num_rows - first);
-  const uint8_t* stored[kTileRows];
-  for (int64_t row = 0; row < count; ++row) stored[row] = Row(group.end() - 1, first + row);
+int64_t Attender::FindRows(const Tile& tile, const uint8_t** stored) const {
+  if (tile.group == nullptr) return 0;
+  const int64_t first = tile.index * kTileRows;
+  const int64_t count = std::clamp<int64_t>(tile.group->num_rows - first, 0, kTileRows);
+  for (int64_t row = 0; row < count; ++row) stored[row] = Row(tile.group->end() - 1, first + row);
+  return count;
+}
+
+void Attender::DecodeTile(const Group& group, const uint8_t* const* stored, int64_t count,
+                          float* rows) const {
   if (bf16_) {
-    for (int64_t row = 0; row < count; ++row) Prefetch(stored[row]);
-    kernels_.pack_rows(args_.cache.type, stored, count, args_.cache.latent_dim,
-                       args_.cache.rope_dim, rows + kTileRows * row_stride_, rows);
+    kernels_.pack_rows(args_.cache.type, stored, count, group.size(), args_.cache.latent_dim,
+                       args_.cache.rope_dim, rows + kTileHeader + kTileRows * row_stride_, rows);
     return;
   }
+  constexpr int64_t kAhead = 4;  // rows whose bytes are asked for in advance
   for (int64_t row = 0; row < count; ++row) {
     if (row + kAhead < count) Prefetch(stored[row + kAhead]);
     kernels_.decode_row(args_.cache.type, stored[row], args_.cache.latent_dim, args_.cache.rope_dim,
@@ -247,13 +266,25 @@ const float* Attender::Query(const Group& group, float* packed) const {
   return packed;
 }
 
-void Attender::AttendTile(const Group& group, const float* q, int64_t tile, const Workspace& work,
+void Attender::PrefetchTile(const Tile& tile) const {
+  if (!bf16_) return;
+  const uint8_t* stored[kTileRows];
+  const int64_t count = FindRows(tile, stored);
+  for (int64_t row = 0; row < count; ++row) Prefetch(stored[row]);
+}
+
+void Attender::AttendTile(const Tile& tile, const Tile& next, const float* q, const Workspace& work,
                           const Gathered& out, bool joins) const {
-  DecodeTile(group, tile, work.rows);
+  const Group& group = *tile.group;
+  const uint8_t* stored[kTileRows];
+  DecodeTile(group, stored, FindRows(tile, stored), work.rows);
+  const uint8_t* ahead[kTileRows];
+  int64_t num_ahead = bf16_ ? FindRows(next, ahead) : 0;
   const int64_t element_bytes = bf16_ ? kernels_.bf16_bytes : int64_t{sizeof(float)};
   const auto attend = bf16_ ? kernels_.attend_bf16 : kernels_.attend;
   const auto rows_in_tile = [&](int64_t index) {
-    return std::clamp<int64_t>(NumRows(group.first_token + index) - tile * kTileRows, 0, kTileRows);
+    return std::clamp<int64_t>(NumRows(group.first_token + index) - tile.index * kTileRows, 0,
+                               kTileRows);
   };
   // Tokens next to each other that see the same rows of the tile go together.
   for (int64_t index = 0; index < group.num_tokens;) {
@@ -276,7 +307,11 @@ void Attender::AttendTile(const Group& group, const float* q, int64_t tile, cons
               .max = to.max,
               .sum = to.sum,
               .out = to.out,
-              .joins = joins});
+              .joins = joins,
+              .ahead = ahead,
+              .num_ahead = num_ahead,
+              .ahead_bytes = args_.cache.row_bytes});
+      num_ahead = 0;
     }
     index = end;
   }
@@ -314,15 +349,18 @@ void Attender::Finish(const Group& group, int64_t first, int64_t count, const Ga
   }
 }
 
-void Attender::AttendGroup(const Group& group, int thread) {
+void Attender::AttendGroup(const Group& group, const Group* next, int thread) {
   const Workspace work = OfThread(thread);
   const float* q = Query(group, work.q);
-  for (int64_t tile = 0; tile < NumTiles(group.num_rows); ++tile) {
-    if (tile == 0 || bf16_) {
-      AttendTile(group, q, tile, work, work.all, tile > 0);
+  const int64_t num_tiles = NumTiles(group.num_rows);
+  for (int64_t index = 0; index < num_tiles; ++index) {
+    const Tile tile = {&group, index};
+    const Tile after = index + 1 < num_tiles ? Tile{&group, index + 1} : Tile{next, 0};
+    if (index == 0 || bf16_) {
+      AttendTile(tile, after, q, work, work.all, index > 0);
     } else {
-      AttendTile(group, q, tile, work, work.tile, false);
-      JoinTile(group, tile, 0, group.size(), work.tile, work.all);
+      AttendTile(tile, after, q, work, work.tile, false);
+      JoinTile(group, index, 0, group.size(), work.tile, work.all);
     }
   }
   Finish(group, 0, group.size(), work.all);
@@ -344,8 +382,10 @@ void Attender::AttendInWaves(const Group& group) {
   for (int64_t first = 0; first < num_tiles; first += wave) {
     const int64_t count = std::min(wave, num_tiles - first);
     context_.ForEach(count, [&](int64_t piece, int thread) {
-      const int64_t tile = first + piece;
-      AttendTile(group, q, tile, OfThread(thread), place(tile == 0 ? 0 : 1 + piece), false);
+      const Tile tile = {&group, first + piece};
+      const Tile next = {&group, tile.index + context_.pool.num_threads()};
+      if (tile.index < context_.pool.num_threads()) PrefetchTile(tile);
+      AttendTile(tile, next, q, OfThread(thread), place(tile.index == 0 ? 0 : 1 + piece), false);
     });
     context_.ForEach(heads.count, [&](int64_t piece, int) {
       for (int64_t tile = std::max<int64_t>(first, 1); tile < first + count; ++tile) {
@@ -366,7 +406,7 @@ ScratchNeed AttentionScratch(const StepShape& shape, bool bf16) {
   const int64_t heads = bf16 ? kGroupHeadsBf16 : kGroupHeads;
   const int64_t row_stride = RoundUp(shape.latent_dim + shape.rope_dim, RowUnit(bf16));
   const int64_t gathered = heads * (RoundUp(shape.latent_dim, RowUnit(bf16)) + 2);
-  const int64_t floats = (kTileRows + 1 + heads) * row_stride + heads * kTileRows +
+  const int64_t floats = kTileHeader + (kTileRows + 1 + heads) * row_stride + heads * kTileRows +
                          RoundUp(2 * heads, 16) + 2 * gathered;
   const int64_t rows = shape.attention == AttentionMode::kDense
                            ? shape.max_context

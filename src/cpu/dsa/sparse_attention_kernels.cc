@@ -7,6 +7,7 @@
 // At C = 512, R = 64 a decoded tile is 144 KB: it lives in the second-level cache and serves all
 // heads.
 #include "cpu/dsa/dsa_kernels.h"
+#include "cpu/dsa/e4m3_bytes.h"
 #include "cpu/simd.h"
 
 namespace winnow::cpu::WINNOW_LEVEL {
@@ -26,6 +27,11 @@ void DecodeBf16(const uint16_t* values, int64_t count, float* out) {
   if (k < count) Store(out + k, LoadBf16Partial(values + k, count - k));
 }
 
+// Of the scales behind the codes of a row.
+int64_t Fp8ScaleBytes(int64_t latent_dim) {
+  return (latent_dim + kScaleBlock - 1) / kScaleBlock * int64_t{sizeof(float)};
+}
+
 void DecodeFp8(const uint8_t* row, int64_t latent_dim, int64_t rope_dim, float* out) {
   const int64_t num_blocks = (latent_dim + kScaleBlock - 1) / kScaleBlock;
   const uint8_t* scales = row + latent_dim;
@@ -40,7 +46,7 @@ void DecodeFp8(const uint8_t* row, int64_t latent_dim, int64_t rope_dim, float* 
       Store(out + k, Mul(codes, Broadcast(scale)));
     }
   }
-  const uint8_t* rotary = scales + num_blocks * sizeof(float);
+  const uint8_t* rotary = scales + Fp8ScaleBytes(latent_dim);
   for (int64_t k = 0; k < rope_dim; k += kLanes) {
     const int64_t lanes = rope_dim - k < kLanes ? rope_dim - k : kLanes;
     uint16_t values[kLanes] = {};
@@ -105,9 +111,18 @@ void ScoreRows(const AttendArgs& args, int64_t head, int64_t row, int64_t last) 
   for (; row < last; ++row) ScoreTile<kHeads, 1>(args, head, row);
 }
 
+// Asks for those of the rows to come whose turn it is when eight rows from `row` on are scored.
+void PrefetchAhead(const AttendArgs& args, int64_t row) {
+  const int64_t last = row + 8 < args.num_rows ? row + 8 : args.num_ahead;
+  for (int64_t r = row; r < last && r < args.num_ahead; ++r) {
+    for (int64_t byte = 0; byte < args.ahead_bytes; byte += 64) PrefetchL2(args.ahead[r] + byte);
+  }
+}
+
 // Eight rows of 576 floats stay in the first-level cache while the heads go by.
 void ScoreHeads(const AttendArgs& args) {
   for (int64_t row = 0; row < args.num_rows; row += 8) {
+    PrefetchAhead(args, row);
     const int64_t last = row + 8 < args.num_rows ? row + 8 : args.num_rows;
     int64_t head = 0;
     for (; head + kScoreHeads <= args.num_heads; head += kScoreHeads) {
@@ -131,12 +146,10 @@ float ScaleDots(const AttendArgs& args, float* weights) {
   return MaxLane(lanes);
 }
 
-// Dots of one head to weights e^(score - max), rounded to bfloat16 with kBf16; the lanes past the
-// last row get weight 0. Returns the maximum.
+// Scaled dots of one head to weights e^(score - max), rounded to bfloat16 with kBf16; the lanes
+// past the last row get weight 0. Returns their sum.
 template <bool kBf16>
-float SoftmaxTile(const AttendArgs& args, int64_t head, float* sum_out) {
-  float* weights = args.weights + head * kTileRows;
-  const float max = ScaleDots(args, weights);
+float WeighDots(float max, float* weights) {
   // With no score above -infinity all weights are 0.
   const F32x16 base = Broadcast(max == -__builtin_inff() ? 0.0f : max);
   F32x16 sum = Zero();
@@ -152,8 +165,20 @@ float SoftmaxTile(const AttendArgs& args, int64_t head, float* sum_out) {
 #endif
     Store(weights + row, weight);
   }
-  *sum_out = Sum(sum);
-  return max;
+  return Sum(sum);
+}
+
+// The softmax of `heads` heads from `first` on. All maxima come first: heads do not wait for
+// one another then.
+template <bool kBf16>
+void SoftmaxHeads(const AttendArgs& args, int64_t first, int64_t heads, float* max, float* sum) {
+  float* weights = args.weights + first * kTileRows;
+  for (int64_t head = 0; head < heads; ++head) {
+    max[head] = ScaleDots(args, weights + head * kTileRows);
+  }
+  for (int64_t head = 0; head < heads; ++head) {
+    sum[head] = WeighDots<kBf16>(max[head], weights + head * kTileRows);
+  }
 }
 
 // ---- Output -------------------------------------------------------------------------------------
@@ -239,9 +264,7 @@ void MeanColumns(const AttendArgs& args) {
 
 void Attend(const AttendArgs& args) {
   ScoreHeads(args);
-  for (int64_t head = 0; head < args.num_heads; ++head) {
-    args.max[head] = SoftmaxTile<false>(args, head, &args.sum[head]);
-  }
+  SoftmaxHeads<false>(args, 0, args.num_heads, args.max, args.sum);
   MeanColumns<false>(args);
 }
 
@@ -297,6 +320,12 @@ void Join(const JoinArgs& args) {
 // `x` [size], rounded, with zeros after it up to row_stride.
 void RoundRow(const float* x, int64_t size, int64_t row_stride, uint16_t* out) {
   int64_t k = 0;
+#if defined(__AVX512BF16__)
+  for (; k + 2 * kLanes <= size; k += 2 * kLanes) {
+    _mm512_storeu_si512(out + k,
+                        (__m512i)_mm512_cvtne2ps_pbh(Load(x + k + kLanes).v, Load(x + k).v));
+  }
+#endif
   for (; k < size; k += kLanes) {
     const int64_t lanes = size - k < kLanes ? size - k : kLanes;
     StoreBf16(out + k, RoundToBf16(LoadPartial(x + k, lanes)));
@@ -343,25 +372,35 @@ void PackQueries(const float* q, int64_t num_heads, int64_t row_dim, int64_t row
   }
 }
 
-void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t latent_dim,
-              int64_t rope_dim, float* scratch, void* tile) {
-  const int64_t row_stride = RowStride(latent_dim + rope_dim);
-  const auto out = static_cast<uint16_t*>(tile);
+void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t num_heads,
+              int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile) {
+  const int64_t row_dim = latent_dim + rope_dim;
+  const int64_t row_stride = RowStride(row_dim);
+  auto& header = *static_cast<TileHeader*>(tile);
+  const auto memory = reinterpret_cast<uint16_t*>(static_cast<float*>(tile) + kTileHeader);
+  const bool in_place = type == LatentType::kBf16 && row_dim == row_stride;
   for (int64_t row = 0; row < num_rows; ++row) {
-    RoundCacheRow(type, rows[row], latent_dim, rope_dim, row_stride, scratch,
-                  out + row * row_stride);
+    uint16_t* decoded = memory + row * row_stride;
+    header.rows[row] = in_place ? reinterpret_cast<const uint16_t*>(rows[row]) : decoded;
+    if (type == LatentType::kFp8 && latent_dim % 64 == 0) {
+      DecodeLatent(rows[row], latent_dim, decoded);
+      memcpy(decoded + latent_dim, rows[row] + latent_dim + Fp8ScaleBytes(latent_dim),
+             static_cast<size_t>(rope_dim) * sizeof(*decoded));
+      for (int64_t k = row_dim; k < row_stride; ++k) decoded[k] = 0;
+    } else if (!in_place) {
+      RoundCacheRow(type, rows[row], latent_dim, rope_dim, row_stride, scratch, decoded);
+    }
   }
-  // Scores are made for eight rows at a time.
-  for (int64_t row = num_rows; row % 8 != 0; ++row) {
-    memset(out + row * row_stride, 0, static_cast<size_t>(row_stride) * sizeof(*out));
-  }
-  PackPairs(out, num_rows, row_stride, RowStride(latent_dim));
+  for (int64_t row = num_rows; row % 8 != 0; ++row) header.rows[row] = header.rows[num_rows - 1];
+  uint16_t* pairs = memory + kTileRows * row_stride;
+  header.pairs = num_heads >= kManyHeads ? pairs : nullptr;
+  if (header.pairs != nullptr) PackPairs(header, num_rows, RowStride(latent_dim), pairs);
 }
 
 void ScoreBf16(const AttendArgs& args) { ScoreAll(args); }
 void MeanBf16(const AttendArgs& args) { MeanAll(args); }
 
-// The place of a column among those gathered.
+constexpr bool kGathersInOrder = true;
 int64_t Gathered(int64_t column) { return column; }
 
 #else
@@ -393,8 +432,8 @@ void PackQueries(const float* q, int64_t num_heads, int64_t row_dim, int64_t row
   }
 }
 
-void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t latent_dim,
-              int64_t rope_dim, float* scratch, void* tile) {
+void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t,
+              int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile) {
   const int64_t row_stride = RowStride(latent_dim + rope_dim);
   for (int64_t row = 0; row < num_rows; ++row) {
     float* out = static_cast<float*>(tile) + row * row_stride;
@@ -407,6 +446,8 @@ void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int
 void ScoreBf16(const AttendArgs& args) { ScoreHeads(args); }
 void MeanBf16(const AttendArgs& args) { MeanColumns<true>(args); }
 
+// The place of a column among those gathered.
+constexpr bool kGathersInOrder = false;
 int64_t Gathered(int64_t column) {
   return column / 32 * 32 + (column % 2 == 0 ? kLanes : 0) + column % 32 / 2;
 }
@@ -418,9 +459,7 @@ void AttendBf16(const AttendArgs& args) {
   for (int64_t first = 0; first < args.num_heads; first += kLanes) {
     const int64_t heads = args.num_heads - first < kLanes ? args.num_heads - first : kLanes;
     float lanes[2][kLanes] = {};
-    for (int64_t head = 0; head < heads; ++head) {
-      lanes[0][head] = SoftmaxTile<true>(args, first + head, &lanes[1][head]);
-    }
+    SoftmaxHeads<true>(args, first, heads, lanes[0], lanes[1]);
     F32x16 max = Load(lanes[0]);
     F32x16 sum = Load(lanes[1]);
     if (args.joins) {
@@ -444,7 +483,7 @@ void Finish(const float* gathered, float sum, float* out, int64_t latent_dim, bo
   const F32x16 scale = Broadcast(1.0f / sum);
   for (int64_t c = 0; c < latent_dim; c += kLanes) {
     const int64_t lanes = latent_dim - c < kLanes ? latent_dim - c : kLanes;
-    if (!bf16) {
+    if (!bf16 || kGathersInOrder) {
       StorePartial(out + c, Mul(Load(gathered + c), scale), lanes);
       continue;
     }

@@ -106,6 +106,23 @@ TEST(Attention, HoldsForRowsThatFillNoVector) {
   }
 }
 
+// Rows that kernels may read where they are cached, for heads few and many.
+TEST(Attention, HoldsForRowsThatFillTheirVectors) {
+  for (LatentType type : kTypes) {
+    for (int64_t heads : {1, 6, 8, 23, 24, 25}) {
+      for (int64_t topk : {int64_t{0}, int64_t{1}, int64_t{63}, int64_t{66}, int64_t{131}}) {
+        ExpectTheDefinition({.type = type,
+                             .num_heads = heads,
+                             .latent_dim = 160,
+                             .rope_dim = 32,
+                             .topk = topk,
+                             .sequences = {{200, {199, 131, 66, 0}}}},
+                            std::to_string(heads) + " heads, K = " + std::to_string(topk));
+      }
+    }
+  }
+}
+
 TEST(Attention, HoldsAroundTheEdgesOfTiles) {
   for (int64_t length : {1, 2, 63, 64, 65, 127, 128, 129, 640}) {
     for (int64_t topk : {int64_t{0}, int64_t{1}, length - 1, length, length + 1}) {
