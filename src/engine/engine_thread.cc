@@ -196,9 +196,8 @@ void EngineThread::AddToTotals(const Step& step, const std::vector<StepShare>& s
 }
 
 void EngineThread::Begin(Generation& generation, Clock::time_point now) {
-  if (!generation.Begin(now)) return;
-  totals_.prompt_tokens += generation.receipt().prompt_tokens;
-  totals_.cached_tokens += generation.receipt().cached_tokens;
+  totals_.cached_tokens += generation.CountCached();
+  if (generation.Begin(now)) totals_.prompt_tokens += generation.receipt().prompt_tokens;
 }
 
 // How the step's time falls to its sequences: by the operations done for each.

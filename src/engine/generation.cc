@@ -45,11 +45,17 @@ Generation::Generation(GenerationTask task, const Tokenizer* tokenizer, const Co
   sequence_.all_logits = task_.prompt_logprobs;
 }
 
+int64_t Generation::CountCached() {
+  if (answering_) return 0;
+  const int64_t found = std::max<int64_t>(sequence_.computed - reached_, 0);
+  receipt_.cached_tokens += found;
+  reached_ += found;
+  return found;
+}
+
 bool Generation::Begin(Clock::time_point now) {
   if (begun_) return false;
   begun_ = now;
-  reached_ = sequence_.cached;
-  receipt_.cached_tokens = sequence_.cached;
   receipt_.queue_seconds = SecondsBetween(submitted_, now);
   stream_->Put(NewChunk());
   return true;

@@ -59,7 +59,10 @@ class Generation {
   Sequence& sequence() { return sequence_; }
   bool cancelled() const { return stream_->cancelled.load(); }
 
-  // Called before every step of the sequence; true before its first.
+  // Both are called before every step of the sequence. CountCached returns how many tokens of the
+  // prompt were found in the cache since the last: at the beginning, and once more where the
+  // sequence gave up its pages and others went further meanwhile. Begin is true before the first.
+  int64_t CountCached();
   bool Begin(Clock::time_point now);
   // Whether a token is drawn when the first `end` tokens have been run.
   bool DrawsAfter(int64_t end) const {
