@@ -38,11 +38,11 @@ class GenerationTest : public testing::Test {
 };
 
 TEST_F(GenerationTest, CountsEachTokenOfThePromptOnceAsComputedOrCached) {
-  Step(8, 6);    // 8 were cached
-  Step(14, 2);   // to 16
-  Step(0, 10);   // gave up its pages: 10 run again
-  Step(10, 8);   // 6 again, and 2 more
-  Step(27, 9);   // gave them up once more; another had computed 27 by then
+  Step(8, 6);   // 8 were cached
+  Step(14, 2);  // to 16
+  Step(0, 10);  // gave up its pages: 10 run again
+  Step(10, 8);  // 6 again, and 2 more
+  Step(27, 9);  // gave them up once more; another had computed 27 by then
   const Receipt& receipt = generation_.receipt();
   EXPECT_EQ(receipt.cached_tokens, 8 + 9);
   EXPECT_EQ(receipt.computed_tokens, 6 + 2 + 2 + 9);
