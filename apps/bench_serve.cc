@@ -165,7 +165,7 @@ Figures RunCell(const Endpoint& endpoint, const ServeBenchOptions& options, cons
   return figures;
 }
 
-void PrintHeader(const ServeBenchOptions& options, const std::string& backend) {
+void PrintLoadHeader(const ServeBenchOptions& options, const std::string& backend) {
   fmt::print("{} on {}; {} tokens answered, clients arrive within {} s\n",
              options.server.engine.model_dir, backend, options.decode, options.window);
   fmt::print("{:>5} {:>8} {:>7} {:>7}  {:>10} {:>10}  {:>10} {:>10}  {:>10} {:>10} {:>8}\n",
@@ -173,7 +173,7 @@ void PrintHeader(const ServeBenchOptions& options, const std::string& backend) {
              "prompt/s", "answer/s", "seconds");
 }
 
-void Print(const Cell& cell, const Figures& f) {
+void PrintLoad(const Cell& cell, const Figures& f) {
   fmt::print(
       "{:>5} {:>8} {:>7} {:>7}  {:>8.0f}ms {:>8.0f}ms  {:>8.1f}ms {:>8.1f}ms  {:>10.0f} {:>10.1f} "
       "{:>8.1f}\n",
@@ -184,7 +184,7 @@ void Print(const Cell& cell, const Figures& f) {
   std::fflush(stdout);
 }
 
-void PrintJson(const Cell& cell, const Figures& f) {
+void PrintLoadJson(const Cell& cell, const Figures& f) {
   const json::object line = {{"name", fmt::format("serve/cache-{}/p{}/{}/n{}", cell.cache,
                                                   cell.prompt, cell.sharing, cell.streams)},
                              {"first_token_seconds_median", f.first_median},
@@ -207,7 +207,7 @@ int64_t RunCells(const ServeBenchOptions& options, const Endpoint& endpoint,
       for (const int64_t streams : options.streams) {
         const Cell cell{cache, prompt, sharing, streams};
         const Figures figures = RunCell(endpoint, options, cell, vocab_size);
-        options.json ? PrintJson(cell, figures) : Print(cell, figures);
+        options.json ? PrintLoadJson(cell, figures) : PrintLoad(cell, figures);
         failed += figures.failed;
       }
     }
@@ -237,7 +237,7 @@ Status BenchServe(ServeBenchOptions options, int64_t* failed) {
   {
     WINNOW_ASSIGN(const Engine loaded, LoadEngine(options.server.engine));
     vocab_size = loaded.info().vocab_size;
-    if (!options.json) PrintHeader(options, loaded.info().backend);
+    if (!options.json) PrintLoadHeader(options, loaded.info().backend);
   }
   if (running) {
     *failed += RunCells(options, *running, "its", vocab_size);

@@ -75,7 +75,7 @@ struct Answer {
   Receipt receipt;
 };
 
-void PrintJson(const Answer& answer) {
+void PrintAnswerJson(const Answer& answer) {
   json::object object = {{"text", answer.text},
                          {"token_ids", json::value_from(answer.token_ids)},
                          {"finish_reason", Name(answer.finish)},
@@ -135,7 +135,7 @@ int Generate(GenerateOptions options) {
   auto answer = Run(*stream, !options.json);
   if (!answer.ok()) return Report(answer.error());
   if (options.json) {
-    PrintJson(*answer);
+    PrintAnswerJson(*answer);
   } else {
     fmt::print("\n");
     if (!options.quiet) fmt::print(stderr, "\n{}", ReceiptText(answer->receipt));

@@ -44,7 +44,7 @@ void PrintCosts(const ModelReport& report) {
   fmt::print("  everything else of a token: {} FLOP\n", Scaled(report.linear_flops));
 }
 
-void PrintJson(const ModelReport& report) {
+void PrintModelJson(const ModelReport& report) {
   json::object architecture;
   for (const auto& fact : report.architecture) architecture[fact.name] = fact.value;
   json::array storage, memory, costs;
@@ -111,7 +111,7 @@ void AddInspect(CLI::App& app, int* exit_code) {
     if (!report.ok()) {
       *exit_code = Report(report.error());
     } else if (state->json) {
-      PrintJson(*report);
+      PrintModelJson(*report);
     } else {
       PrintTables(*report);
       PrintCosts(*report);

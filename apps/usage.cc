@@ -17,7 +17,7 @@ struct UsageOptions {
   bool json = false;
 };
 
-void PrintJson(const UsageRow& row) {
+void PrintUsageJson(const UsageRow& row) {
   const json::object line = {{"group", row.group},
                              {"requests", row.requests},
                              {"prompt_tokens", row.prompt_tokens},
@@ -50,7 +50,7 @@ int Usage(const UsageOptions& options) {
   const auto rows = ReadUsage(options.ledger, options.query);
   if (!rows.ok()) return Report(rows.error());
   if (options.json) {
-    for (const UsageRow& row : *rows) PrintJson(row);
+    for (const UsageRow& row : *rows) PrintUsageJson(row);
   } else {
     PrintTable(*rows, options.query.by);
   }

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks what the compiler does not: the direction of includes, the comment chain of "One token",
-and that the library neither prints nor reads the environment.
+that the library neither prints nor reads the environment, and that files which may be compiled as one
+(CMAKE_UNITY_BUILD) have no functions of the same name to themselves, of which the wrong one could be meant.
 
     tools/check_layers.py [ROOT]      prints file:line: message for each finding; exits 1 if there are any
     tools/check_layers.py --self-test
@@ -33,6 +34,12 @@ LAST_WORDS = "base/status.cc"                         # a failed WINNOW_CHECK sa
 SUFFIXES = {".h", ".cc", ".cu", ".cuh"}
 STEPS = 9
 
+# Compiled file by file (UNITY_BUILD OFF).
+APART = ["src/cpu", "src/cpu/dsa", "src/cuda", "src/cuda/dsa", "tests/unit/cuda"]
+
+ANONYMOUS = re.compile(r"namespace \{\n(.*?)\n\}  // namespace\n", re.DOTALL)
+FUNCTION = re.compile(r"^(?!return|using|namespace|struct|class|template|TEST|else)[A-Za-z_][\w:<>,&*\s]*?[ *&]([A-Z]\w+)\(",
+                      re.MULTILINE)
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')
 STEP = re.compile(r"^\s*// One token, step (\d+) of (\d+)\. From (.+); next: (.+)\.$")
 FORBIDDEN = re.compile(r"\b(getenv|secure_getenv)\b|\bstd::(cout|cerr|clog)\b|(?<![\w:])(?:std::)?"
@@ -69,6 +76,24 @@ def sources(folder):
     return sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES) if folder.is_dir() else []
 
 
+def check_names(root):
+    """Functions in anonymous namespaces whose names come twice in a folder."""
+    findings = []
+    folders = {p.parent for place in ("src", "apps", "tests") for p in sources(root / place)}
+    for folder in sorted(folders - {root / apart for apart in APART}):
+        seen = {}
+        for path in sorted(folder.glob("*.cc")):
+            text = path.read_text(encoding="utf-8")
+            for space in ANONYMOUS.finditer(text):
+                for function in FUNCTION.finditer(space[1]):
+                    first = seen.setdefault(function[1], path)
+                    if first != path:
+                        line = text.count("\n", 0, space.start(1) + function.start(1)) + 1
+                        findings.append((path.relative_to(root), line,
+                                         f"{function[1]} is a function of {first.name}, too: a batch would hold both"))
+    return findings
+
+
 def check(root):
     findings, steps = [], {}
     places = [(p, p.relative_to(root / "src").parts[0]) for p in sources(root / "src")]
@@ -90,7 +115,7 @@ def check(root):
                     steps.setdefault(int(m[1]), []).append((name, number, int(m[2]), m[3], m[4]))
                 else:
                     findings.append((name, number, 'not of the form "// One token, step N of M. From …; next: ….": ' + line.strip()))
-    return findings + check_chain(root, steps)
+    return findings + check_chain(root, steps) + check_names(root)
 
 
 def named_file(text):
@@ -134,6 +159,10 @@ def self_test():
         ({"apps/a.cc": '#include "winnow/winnow.h"\n#include "base/text.h"\n#include "options.h"\n'}, None),
         ({"apps/a.cc": '#include "engine/engine.h"\n'}, "apps/ may include"),
         ({"src/misc/a.cc": ""}, "no layer"),
+        ({"apps/a.cc": "namespace {\nint Fa() {}\n}  // namespace\n",
+          "apps/b.cc": "namespace {\nint Go(int Fa) {}\n}  // namespace\nint Fa() {}\n"}, None),
+        ({"apps/a.cc": "namespace {\nint Fa() {}\n}  // namespace\n",
+          "apps/b.cc": "namespace {\nint* Fa(int) {}\n}  // namespace\n"}, "Fa is a function of a.cc"),
         ({"src/base/a.cc": 'const char* s = "getenv"; // printf(x)\nauto n = snprintf(b, 9, "x");\n'}, None),
         ({"src/base/a.cc": '  std::printf("x");\n'}, "neither prints"),
         ({"src/base/a.cc": "  auto* home = getenv(name);\n"}, "neither prints"),

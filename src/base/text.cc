@@ -26,4 +26,11 @@ std::string LowerAscii(std::string_view text) {
   return lower;
 }
 
+std::string Trimmed(const std::string& text) {
+  constexpr const char* kSpaces = " \t\r\n";
+  const size_t first = text.find_first_not_of(kSpaces);
+  if (first == std::string::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
+}
+
 }  // namespace winnow

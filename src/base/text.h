@@ -15,4 +15,7 @@ std::string Quoted(std::string_view text);
 // With 'a' to 'z' for 'A' to 'Z'; all other bytes as they are.
 std::string LowerAscii(std::string_view text);
 
+// `text` without white space (blanks, tabs, line ends) at either end.
+std::string Trimmed(const std::string& text);
+
 }  // namespace winnow

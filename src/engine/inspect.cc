@@ -62,7 +62,7 @@ std::vector<int64_t> Frontiers(int64_t context) {
   return positions;
 }
 
-Status CheckOptions(const InspectOptions& options, const ModelConfig& config) {
+Status CheckInspectOptions(const InspectOptions& options, const ModelConfig& config) {
   if (options.context < 0 || options.context > config.max_position_embeddings) {
     return InvalidArgument(
         fmt::format("context: {}, expected at most {}, the max_position_embeddings of config.json",
@@ -81,7 +81,7 @@ Status CheckOptions(const InspectOptions& options, const ModelConfig& config) {
 
 Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& options) {
   WINNOW_ASSIGN(ModelConfig config, LoadModelConfig(model_dir));
-  WINNOW_TRY(CheckOptions(options, config));
+  WINNOW_TRY(CheckInspectOptions(options, config));
   WINNOW_ASSIGN(const CheckedCheckpoint checkpoint,
                 Weights::Check(model_dir, &config, options.weights));
   const StorageSummary& storage = checkpoint.storage;

@@ -15,8 +15,6 @@ constexpr int64_t kMaxSequences = 4096;
 constexpr int64_t kRoomy = -1;  // a cache of four contexts, if there is memory
 constexpr int64_t kMaxCacheTokens = int64_t{1} << 30;  // slots are numbered in 32 bits
 
-int64_t PagesFor(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; }
-
 KvCacheOptions CacheOptions(const EngineOptions& options, int64_t context) {
   KvCacheOptions cache;
   cache.latent = options.kv_cache;

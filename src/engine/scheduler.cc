@@ -8,8 +8,6 @@
 namespace winnow {
 namespace {
 
-int64_t PagesFor(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; }
-
 bool EarlierArrival(const Sequence* a, const Sequence* b) { return a->arrival < b->arrival; }
 
 bool InStep(const Step& step, const Sequence* sequence) {
@@ -17,7 +15,7 @@ bool InStep(const Step& step, const Sequence* sequence) {
                      [&](const Step::Part& part) { return part.sequence == sequence; });
 }
 
-int64_t CommonTokens(const Sequence& a, const Sequence& b) {
+int64_t CommonLength(const Sequence& a, const Sequence& b) {
   const int64_t limit = std::min(a.num_tokens(), b.num_tokens());
   return std::mismatch(a.tokens.begin(), a.tokens.begin() + limit, b.tokens.begin()).first -
          a.tokens.begin();
@@ -199,7 +197,7 @@ bool Scheduler::MustWait(Sequence& sequence) const {
   int64_t most = cache_.Length(sequence.salt, tokens);
   for (const Sequence* other : running_) {
     if (other->salt != sequence.salt || other->pending() <= 1) continue;
-    const int64_t common = std::min(CommonTokens(sequence, *other), sequence.num_tokens() - 1);
+    const int64_t common = std::min(CommonLength(sequence, *other), sequence.num_tokens() - 1);
     const int64_t whole = common / kPageSize * kPageSize;
     if (whole <= most || other->computed >= whole) continue;
     most = whole;

@@ -30,8 +30,8 @@ struct Query {
 };
 
 // Fills in the scores of all heads; each of the `rows` is read from memory once for all queries.
-void Score(std::vector<Query>& queries, int64_t num_heads, int64_t dim, float scale,
-           const float* rows) {
+void ScoreRows(std::vector<Query>& queries, int64_t num_heads, int64_t dim, float scale,
+               const float* rows) {
   for (Query& query : queries) query.scores.resize(static_cast<size_t>(num_heads * query.context));
   const int64_t longest = queries.back().context;
   for (int64_t tile = 0; tile < longest; tile += kTileRows) {
@@ -126,7 +126,7 @@ void AttentionMass::ForEach(const Pass& pass, const AttentionState& state,
       const int32_t token = tokens[static_cast<size_t>(i)];
       queries.push_back({state.q.Rows(token, 1).As<float>(), int64_t{positions[token]} + 1, {}});
     }
-    Score(queries, state.q.dims[1], dim, pass.softmax_scale, rows_.data());
+    ScoreRows(queries, state.q.dims[1], dim, pass.softmax_scale, rows_.data());
     for (size_t i = 0; i < queries.size(); ++i) {
       body(static_cast<size_t>(first) + i, MeanSoftmax(queries[i], state.q.dims[1]));
     }

@@ -205,14 +205,6 @@ class Builder {
   std::optional<Document> found_;
 };
 
-std::string Trimmed(const std::string& text) {
-  size_t first = 0;
-  size_t last = text.size();
-  while (first < last && IsSpace(text[first])) ++first;
-  while (last > first && IsSpace(text[last - 1])) --last;
-  return text.substr(first, last - first);
-}
-
 // Byte offsets of the tokens, and the end of the last.
 std::vector<size_t> TokenBegins(const std::vector<int32_t>& tokens, const Tokenizer& tokenizer) {
   std::vector<size_t> begins = {0};

@@ -12,13 +12,6 @@ namespace {
 
 constexpr int64_t kSpareTokens = 16;  // a wrong answer may be longer than a right one
 
-std::string Trimmed(const std::string& text) {
-  constexpr const char* kSpaces = " \t\r\n";
-  const size_t first = text.find_first_not_of(kSpaces);
-  if (first == std::string::npos) return {};
-  return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
-}
-
 // Draws from 0 to n - 1 that are the same on every machine.
 uint64_t Draw(std::mt19937_64& random, uint64_t n) { return random() % n; }
 

@@ -15,6 +15,9 @@ namespace winnow {
 
 constexpr int64_t kPageSize = 64;
 
+// Pages that hold the rows of so many tokens.
+constexpr int64_t PagesFor(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; }
+
 struct LayerCache {
   LatentCacheView latent;
   std::optional<IndexCacheView> index_keys;  // none: the layer has no indexer

@@ -11,10 +11,12 @@
 namespace winnow {
 namespace {
 
-constexpr int64_t kAlignment = 256;
+constexpr int64_t kUploadAlignment = 256;
 constexpr int64_t kCopyBytes = int64_t{64} << 20;  // between two words of progress
 
-int64_t Padded(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t Padded(int64_t bytes) {
+  return (bytes + kUploadAlignment - 1) / kUploadAlignment * kUploadAlignment;
+}
 
 template <typename Visit>
 void VisitMatrix(ScaledView& matrix, const Visit& visit) {

@@ -8,7 +8,7 @@
 namespace winnow::server {
 namespace {
 
-void AppendEvent(const char* name, const json::object& event, std::string* events) {
+void AppendNamedEvent(const char* name, const json::object& event, std::string* events) {
   *events += fmt::format("event: {}\ndata: {}\n\n", name, JsonText(event));
 }
 
@@ -39,13 +39,13 @@ class MessagesWriter : public AnswerWriter {
   void End(const Receipt& total, std::string* events) override {
     if (!begun_) Begin(Chunk{.prompt_tokens = total.prompt_tokens, .receipt = total}, events);
     CloseBlock(events);
-    AppendEvent(
+    AppendNamedEvent(
         "message_delta",
         {{"type", "message_delta"},
          {"delta", json::object{{"stop_reason", StopReason()}, {"stop_sequence", StopSequence()}}},
          {"usage", MessagesUsage(total, shape_.dollars_per_hour)}},
         events);
-    AppendEvent("message_stop", TypeOnly("message_stop"), events);
+    AppendNamedEvent("message_stop", TypeOnly("message_stop"), events);
   }
 
   std::string Whole(const Receipt& total) override {
@@ -66,7 +66,7 @@ class MessagesWriter : public AnswerWriter {
 
   void KeepAlive(int64_t prefilled, int64_t prompt_tokens, std::string* events) override {
     *events += ProgressComment(prefilled, prompt_tokens);
-    if (begun_) AppendEvent("ping", TypeOnly("ping"), events);
+    if (begun_) AppendNamedEvent("ping", TypeOnly("ping"), events);
   }
 
   ErrorStyle error_style() const override { return ErrorStyle::kAnthropic; }
@@ -135,8 +135,8 @@ class MessagesWriter : public AnswerWriter {
                                     {"cache_creation_input_tokens", 0},
                                     {"cache_read_input_tokens", receipt.cached_tokens},
                                     {"output_tokens", 0}};
-    AppendEvent("message_start", {{"type", "message_start"}, {"message", std::move(message)}},
-                events);
+    AppendNamedEvent("message_start", {{"type", "message_start"}, {"message", std::move(message)}},
+                     events);
   }
 
   // The block that pieces of this kind go to.
@@ -148,11 +148,11 @@ class MessagesWriter : public AnswerWriter {
     blocks_.push_back(std::move(block));
     open_ = true;
     if (shape_.stream) {
-      AppendEvent("content_block_start",
-                  {{"type", "content_block_start"},
-                   {"index", Index()},
-                   {"content_block", BlockJson(blocks_.back())}},
-                  events);
+      AppendNamedEvent("content_block_start",
+                       {{"type", "content_block_start"},
+                        {"index", Index()},
+                        {"content_block", BlockJson(blocks_.back())}},
+                       events);
     }
     return blocks_.back();
   }
@@ -165,15 +165,16 @@ class MessagesWriter : public AnswerWriter {
       // SDKs wait for one; nobody can check it.
       AppendDelta({{"type", "signature_delta"}, {"signature", ""}}, events);
     }
-    AppendEvent("content_block_stop", {{"type", "content_block_stop"}, {"index", Index()}}, events);
+    AppendNamedEvent("content_block_stop", {{"type", "content_block_stop"}, {"index", Index()}},
+                     events);
   }
 
   int64_t Index() const { return static_cast<int64_t>(blocks_.size()) - 1; }
 
   void AppendDelta(json::object delta, std::string* events) const {
-    AppendEvent("content_block_delta",
-                {{"type", "content_block_delta"}, {"index", Index()}, {"delta", std::move(delta)}},
-                events);
+    AppendNamedEvent(
+        "content_block_delta",
+        {{"type", "content_block_delta"}, {"index", Index()}, {"delta", std::move(delta)}}, events);
   }
 
   void AddText(Kind kind, const std::string& text, std::string* events) {

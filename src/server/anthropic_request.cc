@@ -8,12 +8,6 @@
 namespace winnow::server {
 namespace {
 
-constexpr size_t kMaxStops = 16;
-constexpr size_t kMaxMessages = 16384;
-constexpr size_t kMaxTools = 1024;
-
-std::string Text(const json::string& text) { return {text.data(), text.size()}; }
-
 // "abc" or [{"type": "text", "text": "abc"}, …].
 void ReadText(Fields& fields, std::string_view name, std::string* text) {
   const json::value* value = fields.Get(name);
@@ -106,7 +100,7 @@ void ReadTurn(Fields& fields, Turn* turn) {
   }
 }
 
-void ReadMessages(Fields& body, Request* request) {
+void ReadAnthropicMessages(Fields& body, Request* request) {
   std::string system;
   ReadText(body, "system", &system);
   if (!system.empty()) request->messages.push_back({.role = "system", .content = system});
@@ -137,7 +131,7 @@ void ReadMessages(Fields& body, Request* request) {
 }
 
 // Tools become those of OpenAI's form, which chat formats are written for.
-void ReadTools(Fields& body, Request* request) {
+void ReadAnthropicTools(Fields& body, Request* request) {
   const json::array* array = body.Array("tools");
   if (array != nullptr && array->size() > kMaxTools) {
     return body.Refuse("tools",
@@ -204,7 +198,7 @@ void ReadTools(Fields& body, Request* request) {
   if (names.empty()) request->tool_choice = "auto";
 }
 
-void ReadThinking(Fields& body, Request* request) {
+void ReadAnthropicThinking(Fields& body, Request* request) {
   const json::object* thinking = body.Object("thinking");
   if (thinking == nullptr) return;
   Fields fields = body.Inside("thinking", *thinking);
@@ -229,9 +223,9 @@ std::optional<ApiError> ParseAnthropicMessages(const json::object& body, bool co
   Request request;
   request.parse_answer = true;
   fields.String("model", &completion->model);
-  ReadMessages(fields, &request);
-  ReadTools(fields, &request);
-  ReadThinking(fields, &request);
+  ReadAnthropicMessages(fields, &request);
+  ReadAnthropicTools(fields, &request);
+  ReadAnthropicThinking(fields, &request);
   if (!count_only) {
     fields.Require("max_tokens");
     fields.Int("max_tokens", &request.max_tokens, 1, INT32_MAX);

@@ -18,7 +18,7 @@ constexpr auto kRest = std::chrono::seconds(10);  // before what was interrupted
 
 int64_t Now() { return static_cast<int64_t>(std::time(nullptr)); }
 
-std::string Text(const json::object& object, std::string_view name) {
+std::string TextField(const json::object& object, std::string_view name) {
   const json::value* value = object.if_contains({name.data(), name.size()});
   if (value == nullptr || !value->is_string()) return {};
   return {value->get_string().data(), value->get_string().size()};
@@ -107,7 +107,7 @@ Result<StoredBatch> BatchQueue::Cancel(const std::string& owner, const std::stri
   if (!batch) return NotFound(fmt::format("batch: {}, expected one of this key", Quoted(id)));
   bool ended = false;
   WINNOW_TRY(Change(&*batch, [&ended](json::object& object) {
-    const std::string status = Text(object, "status");
+    const std::string status = TextField(object, "status");
     ended = IsEnd(status);
     if (ended || status == "cancelling") return;
     object["status"] = "cancelling";
@@ -193,7 +193,7 @@ bool BatchQueue::Process(Entry& entry) {
 
 // Checks the input; then the batch is in progress, or has failed.
 Status BatchQueue::Validate(Entry& entry, StoredBatch* batch, std::optional<BatchInput>* input) {
-  const std::string file_id = Text(batch->object, "input_file_id");
+  const std::string file_id = TextField(batch->object, "input_file_id");
   WINNOW_ASSIGN(const std::optional<StoredFile> file, store_->FindFile(entry.owner, file_id));
   if (!file) {
     return End(entry, batch, "failed",
@@ -202,7 +202,7 @@ Status BatchQueue::Validate(Entry& entry, StoredBatch* batch, std::optional<Batc
   BatchRules rules{.max_lines = kMaxLines,
                    .max_line_bytes = service_.options.max_body_bytes,
                    .model_names = service_.accepted_names,
-                   .endpoint = ParseBatchEndpoint(Text(batch->object, "endpoint"))};
+                   .endpoint = ParseBatchEndpoint(TextField(batch->object, "endpoint"))};
   std::vector<BatchProblem> problems;
   auto opened =
       BatchInput::Open(store_->PathOf(file->id), std::move(rules), &entry.stop, &problems);
@@ -214,7 +214,7 @@ Status BatchQueue::Validate(Entry& entry, StoredBatch* batch, std::optional<Batc
     batch->errors_id = RandomId("file-");
   }
   return Change(batch, [&](json::object& object) {
-    if (Text(object, "status") != "validating") return;
+    if (TextField(object, "status") != "validating") return;
     object["status"] = "in_progress";
     object["in_progress_at"] = Now();
     object["request_counts"] = Counts((*input)->size(), 0, 0);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "server/append.h"
 #include "server/receipt_json.h"
 
 namespace winnow::server {
@@ -12,11 +13,8 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kEventBytes = 32 << 10;  // taken for one write
 constexpr size_t kMergedTokens = 256;     // of chunks that become one
 
-double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
-
-template <typename T>
-void Append(std::vector<T>* to, std::vector<T> more) {
-  to->insert(to->end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+double SecondsOf(Clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
 }
 
 }  // namespace
@@ -28,10 +26,10 @@ void Merge(Chunk next, Chunk* chunk) {
          finish, stop, receipt] = next;
   chunk->text += text;
   chunk->reasoning += reasoning;
-  Append(&chunk->tool_calls, std::move(tool_calls));
-  Append(&chunk->token_ids, std::move(token_ids));
-  Append(&chunk->details, std::move(details));
-  Append(&chunk->prompt_details, std::move(prompt_details));
+  AppendAll(&chunk->tool_calls, std::move(tool_calls));
+  AppendAll(&chunk->token_ids, std::move(token_ids));
+  AppendAll(&chunk->details, std::move(details));
+  AppendAll(&chunk->prompt_details, std::move(prompt_details));
   chunk->prefilled = prefilled;
   chunk->prompt_tokens = prompt_tokens;
   chunk->finish = finish;
@@ -102,11 +100,11 @@ void Generations::Measure(Choice* choice, const Chunk& chunk) {
   const Clock::time_point now = Clock::now();
   const bool first = choice->last_token == Clock::time_point{};
   if (first && record_->first_token_seconds < 0.0) {
-    record_->first_token_seconds = Seconds(now - record_->start);
+    record_->first_token_seconds = SecondsOf(now - record_->start);
   }
   const size_t gaps = chunk.token_ids.size() - (first ? 1 : 0);
   if (!first) {
-    const double gap = Seconds(now - choice->last_token) / static_cast<double>(gaps);
+    const double gap = SecondsOf(now - choice->last_token) / static_cast<double>(gaps);
     record_->between_tokens.insert(record_->between_tokens.end(), gaps, gap);
   }
   choice->last_token = now;

@@ -1,6 +1,7 @@
 // Reading the fields of a request's body one by one; the first thing that is wrong is kept.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -11,6 +12,11 @@
 #include "server/api_error.h"
 
 namespace winnow::server {
+
+// What a request may hold at most.
+constexpr size_t kMaxStops = 16;
+constexpr size_t kMaxMessages = 16384;
+constexpr size_t kMaxTools = 1024;
 
 // The object of a request's body. Besides what ParseJson refuses, bodies with more than 500,000
 // values: a small text could otherwise become a large object.

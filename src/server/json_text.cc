@@ -79,7 +79,7 @@ void AppendDouble(double number, std::string* out) {
   if (text.find_first_of(".e") == std::string::npos) *out += ".0";
 }
 
-void Append(const json::value& value, std::string* out) {
+void AppendValue(const json::value& value, std::string* out) {
   switch (value.kind()) {
     case json::kind::null:
       *out += "null";
@@ -105,7 +105,7 @@ void Append(const json::value& value, std::string* out) {
       for (const json::value& element : value.get_array()) {
         if (!first) *out += ',';
         first = false;
-        Append(element, out);
+        AppendValue(element, out);
       }
       *out += ']';
       break;
@@ -118,7 +118,7 @@ void Append(const json::value& value, std::string* out) {
         first = false;
         AppendString({member.key().data(), member.key().size()}, out);
         *out += ':';
-        Append(member.value(), out);
+        AppendValue(member.value(), out);
       }
       *out += '}';
       break;
@@ -130,13 +130,13 @@ void Append(const json::value& value, std::string* out) {
 
 std::string JsonText(const json::value& value) {
   std::string text;
-  Append(value, &text);
+  AppendValue(value, &text);
   return text;
 }
 
 std::string JsonText(const json::object& object) {
   std::string text;
-  Append(json::value(object), &text);
+  AppendValue(json::value(object), &text);
   return text;
 }
 

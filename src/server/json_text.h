@@ -16,4 +16,6 @@ std::string JsonText(const json::object& object);
 std::string ValidUtf8(std::string_view bytes);
 bool IsUtf8(std::string_view bytes);
 
+inline std::string Text(const json::string& text) { return {text.data(), text.size()}; }
+
 }  // namespace winnow::server

@@ -13,7 +13,7 @@
 namespace winnow::server {
 namespace {
 
-constexpr size_t kMaxLines = 10'000;
+constexpr size_t kMaxLogLines = 10'000;
 
 }  // namespace
 
@@ -44,7 +44,7 @@ LogWriter::~LogWriter() {
 void LogWriter::Write(std::string line) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (lines_.size() >= kMaxLines) {
+    if (lines_.size() >= kMaxLogLines) {
       ++dropped_;
       return;
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "server/append.h"
 #include "server/json_text.h"
 #include "server/receipt_json.h"
 
@@ -46,16 +47,6 @@ json::array ContentLogprobs(const std::vector<TokenDetail>& details) {
     content.push_back(std::move(token));
   }
   return content;
-}
-
-template <typename T>
-void Append(std::vector<T>* to, std::vector<T> more) {
-  if (to->empty()) {
-    *to = std::move(more);
-  } else {
-    to->insert(to->end(), std::make_move_iterator(more.begin()),
-               std::make_move_iterator(more.end()));
-  }
 }
 
 // What chat and text answers have in common.
@@ -145,8 +136,8 @@ class ChatWriter : public OpenAiWriter {
       call.name += piece.name;
       call.arguments += piece.arguments;
     }
-    Append(&state.details, std::move(chunk.details));
-    Append(&state.token_ids, std::move(chunk.token_ids));
+    AppendAll(&state.details, std::move(chunk.details));
+    AppendAll(&state.token_ids, std::move(chunk.token_ids));
     if (chunk.finish == FinishReason::kNone) return;
     state.finish = chunk.finish;
     state.stop = std::move(chunk.stop);
@@ -304,7 +295,7 @@ class TextWriter : public OpenAiWriter {
     Choice& state = choices_[choice];
     if (!prompts_.empty() && !state.begun) {
       // The details of the prompt may come in several chunks; its text goes before the first token.
-      Append(&state.prompt_details, std::move(chunk.prompt_details));
+      AppendAll(&state.prompt_details, std::move(chunk.prompt_details));
       const bool answering =
           !chunk.token_ids.empty() || !chunk.text.empty() || chunk.finish != FinishReason::kNone;
       if (!answering) return;
@@ -317,7 +308,7 @@ class TextWriter : public OpenAiWriter {
     }
     state.text += chunk.text;
     AddLogprobs(&state, chunk, &state.logprobs);
-    Append(&state.token_ids, std::move(chunk.token_ids));
+    AppendAll(&state.token_ids, std::move(chunk.token_ids));
     if (chunk.finish == FinishReason::kNone) return;
     state.finish = chunk.finish;
     state.stop = std::move(chunk.stop);
@@ -369,7 +360,7 @@ class TextWriter : public OpenAiWriter {
     }
     const int64_t first = std::max<int64_t>(static_cast<int64_t>(prompt.size()) - spelled, 0);
     first_token_ = prompt.substr(0, static_cast<size_t>(first));
-    Append(&state.prompt_details, std::move(chunk->details));
+    AppendAll(&state.prompt_details, std::move(chunk->details));
     chunk->details = std::move(state.prompt_details);
   }
 

@@ -10,16 +10,11 @@
 namespace winnow::server {
 namespace {
 
-constexpr size_t kMaxStops = 16;
 constexpr size_t kMaxStopTokens = 64;
 constexpr size_t kMaxBiases = 1024;
-constexpr size_t kMaxMessages = 16384;
-constexpr size_t kMaxTools = 1024;
 constexpr size_t kMaxPromptTokens = size_t{4} << 20;
 constexpr int64_t kMaxTokens = INT32_MAX;
 constexpr int64_t kMaxTopLogprobs = 20;
-
-std::string Text(const json::string& text) { return {text.data(), text.size()}; }
 
 // "abc" or [{"type": "text", "text": "abc"}, …].
 void ReadContent(Fields& message, std::string* content) {
@@ -136,7 +131,7 @@ void ReadMessage(Fields& message, Message* read, std::string* tool_call_id) {
   if (!message.Has("content") && read->tool_calls.empty()) message.Require("content");
 }
 
-void ReadMessages(Fields& body, Request* request) {
+void ReadChatMessages(Fields& body, Request* request) {
   body.Require("messages");
   const json::array* array = body.Array("messages");
   if (array == nullptr) return;
@@ -184,7 +179,7 @@ bool IsToolName(std::string_view name) {
          });
 }
 
-void ReadTools(Fields& body, Request* request) {
+void ReadChatTools(Fields& body, Request* request) {
   const json::array* tools = body.Array("tools");
   std::vector<std::string> names;
   for (size_t index = 0; tools != nullptr && index < tools->size() && body.ok(); ++index) {
@@ -254,7 +249,7 @@ void ReadTools(Fields& body, Request* request) {
   if (names.empty()) request->tool_choice = "auto";
 }
 
-void ReadThinking(Fields& body, Request* request) {
+void ReadChatThinking(Fields& body, Request* request) {
   if (const json::object* kwargs = body.Object("chat_template_kwargs")) {
     Fields fields = body.Inside("chat_template_kwargs", *kwargs);
     fields.Bool("thinking", &request->thinking);
@@ -423,9 +418,9 @@ void ReadPrompts(Fields& body, const Request& shared, std::vector<Request>* requ
 std::optional<ApiError> ParseChatPrompt(const json::object& body, Request* request) {
   std::optional<ApiError> error;
   Fields fields(body, "", &error);
-  ReadMessages(fields, request);
-  ReadTools(fields, request);
-  ReadThinking(fields, request);
+  ReadChatMessages(fields, request);
+  ReadChatTools(fields, request);
+  ReadChatThinking(fields, request);
   return error;
 }
 

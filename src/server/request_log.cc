@@ -12,7 +12,7 @@ namespace {
 constexpr size_t kMaxPath = 200;
 constexpr size_t kMaxPrompt = 64 << 10;
 
-std::string Now() {
+std::string TimeOfLine() {
   const auto now = std::chrono::system_clock::now();
   const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
   const auto milliseconds =
@@ -27,7 +27,7 @@ std::string Now() {
 }  // namespace
 
 std::string RequestLogLine(const RequestRecord& record) {
-  json::object line = {{"time", Now()},
+  json::object line = {{"time", TimeOfLine()},
                        {"id", record.id},
                        {"peer", record.peer},
                        {"method", record.method},

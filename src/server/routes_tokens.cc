@@ -7,7 +7,7 @@
 namespace winnow::server {
 namespace {
 
-constexpr size_t kMaxTokens = size_t{4} << 20;
+constexpr size_t kMaxDetokenized = size_t{4} << 20;
 
 Result<std::vector<int32_t>> TokensOf(const Engine& engine, const Request& request) {
   if (request.messages.empty()) {
@@ -62,7 +62,7 @@ void Detokenize(Service& service, const HttpRequest& request, const Responder& r
   std::vector<int32_t> tokens;
   fields.String("model", &model);
   fields.Require("tokens");
-  fields.Tokens("tokens", &tokens, kMaxTokens);
+  fields.Tokens("tokens", &tokens, kMaxDetokenized);
   if (!error) error = CheckModel(service, model);
   const Engine& engine = *service.engine.load();
   for (size_t index = 0; index < tokens.size() && !error; ++index) {

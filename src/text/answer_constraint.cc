@@ -15,7 +15,7 @@ namespace winnow {
 namespace {
 
 // More readings than these are not followed: within a token, and from one to the next.
-constexpr size_t kMaxReadings = 1024;
+constexpr size_t kMaxAnswerReadings = 1024;
 constexpr size_t kKeptReadings = 32;
 constexpr size_t kMaxLinks = 4096;  // before those not in use are dropped
 constexpr size_t kMaxMasks = 64;    // a mask is a bit for each token
@@ -101,7 +101,7 @@ void AnswerConstraint::Step(const Frame& frame, uint8_t byte, size_t first,
       }
     }
     const bool is_known = std::find(next.begin() + first, next.end(), reached) != next.end();
-    if (!is_known && next.size() - first < kMaxReadings) next.push_back(reached);
+    if (!is_known && next.size() - first < kMaxAnswerReadings) next.push_back(reached);
     break;
   }
   for (int32_t index = node.first_call; index < node.first_call + node.num_calls; ++index) {

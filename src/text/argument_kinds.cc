@@ -7,8 +7,7 @@
 namespace winnow {
 namespace {
 
-constexpr size_t kLargestTools = size_t{1} << 18;  // bytes
-constexpr int kMaxVisits = 1000;                   // of schemas for one argument
+constexpr int kMaxVisits = 1000;  // of schemas for one argument
 
 // The value at a local reference such as #/$defs/name; null if there is none.
 const json::value* Target(const json::value& root, std::string_view reference) {

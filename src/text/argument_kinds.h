@@ -1,11 +1,14 @@
 // How the arguments of tools are to be read in a format that does not mark strings (GLM).
 #pragma once
 
+#include <cstddef>
 #include <map>
 #include <string>
 #include <string_view>
 
 namespace winnow {
+
+constexpr size_t kLargestTools = size_t{1} << 18;  // bytes of JSON that is read for arguments
 
 enum class ArgumentKind {
   kString,

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "text/answer_grammar.h"
+#include "text/argument_kinds.h"
 #include "text/json_rules.h"
 #include "text/schema_keywords.h"
 #include "text/schema_rules.h"
@@ -14,7 +15,6 @@
 namespace winnow {
 namespace {
 
-constexpr size_t kLargestTools = size_t{1} << 18;  // bytes
 constexpr int kMaxCalls = 16;
 
 // The tokens that a family may mark its calls with.

@@ -1,16 +1,10 @@
 // The chat format of DeepSeek V3.1, which V3.2-Exp kept.
 #include "base/text.h"
 #include "text/chat_formats.h"
+#include "text/chat_tokens.h"
 
 namespace winnow {
 namespace {
-
-constexpr std::string_view kBegin = "<｜begin▁of▁sentence｜>";
-constexpr std::string_view kEnd = "<｜end▁of▁sentence｜>";
-constexpr std::string_view kUser = "<｜User｜>";
-constexpr std::string_view kAssistant = "<｜Assistant｜>";
-constexpr std::string_view kThink = "<think>";
-constexpr std::string_view kEndThink = "</think>";
 
 enum class Previous { kNone, kUser, kAssistant, kTool };
 
@@ -36,8 +30,8 @@ void RenderCalls(std::span<const ToolCall> calls, PromptBuilder& prompt) {
   prompt.Control("<｜tool▁calls▁end｜>");
 }
 
-void RenderAssistant(const ChatMessage& message, Previous previous, bool thinking,
-                     PromptBuilder& prompt) {
+void RenderV31Assistant(const ChatMessage& message, Previous previous, bool thinking,
+                        PromptBuilder& prompt) {
   if (previous == Previous::kUser) {
     prompt.Control(kAssistant);
     prompt.Control(message.prefix && thinking ? kThink : kEndThink);
@@ -76,7 +70,7 @@ Status RenderDeepSeekV31(std::span<const ChatMessage> messages, const ChatOption
       prompt.Text(message.content);
       previous = Previous::kUser;
     } else if (message.role == "assistant") {
-      RenderAssistant(message, previous, options.thinking, prompt);
+      RenderV31Assistant(message, previous, options.thinking, prompt);
       previous = Previous::kAssistant;
     } else if (message.role == "tool") {
       prompt.Control("<｜tool▁output▁begin｜>");

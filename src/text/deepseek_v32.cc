@@ -5,16 +5,10 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "text/chat_formats.h"
+#include "text/chat_tokens.h"
 
 namespace winnow {
 namespace {
-
-constexpr std::string_view kBegin = "<｜begin▁of▁sentence｜>";
-constexpr std::string_view kEnd = "<｜end▁of▁sentence｜>";
-constexpr std::string_view kUser = "<｜User｜>";
-constexpr std::string_view kAssistant = "<｜Assistant｜>";
-constexpr std::string_view kThink = "<think>";
-constexpr std::string_view kEndThink = "</think>";
 
 bool AsksForAnswer(const ChatMessage& message) {
   return message.role == "user" || message.role == "developer";

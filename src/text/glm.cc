@@ -3,13 +3,11 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "text/chat_formats.h"
+#include "text/chat_tokens.h"
 #include "text/unicode.h"
 
 namespace winnow {
 namespace {
-
-constexpr std::string_view kThink = "<think>";
-constexpr std::string_view kEndThink = "</think>";
 
 // What Python's str.strip removes: white space, and the separators U+001C to U+001F.
 bool IsPythonSpace(const Character& character) {
@@ -90,8 +88,8 @@ Status RenderTools(const ChatOptions& options, const ChatProse& prose, bool with
   return OkStatus();
 }
 
-Status RenderAssistant(const ChatMessage& message, const std::string& field, bool keep_reasoning,
-                       bool with_effort, PromptBuilder& prompt) {
+Status RenderGlmAssistant(const ChatMessage& message, const std::string& field, bool keep_reasoning,
+                          bool with_effort, PromptBuilder& prompt) {
   prompt.Control("<|assistant|>");
   const Words words = SplitReasoning(message);
   if (keep_reasoning && words.reasoning) {
@@ -150,7 +148,7 @@ Status RenderGlm(std::span<const ChatMessage> messages, const ChatOptions& optio
     } else if (message.role == "assistant") {
       const bool keep_reasoning =
           index > last_user || (options.clear_thinking && !*options.clear_thinking);
-      WINNOW_TRY(RenderAssistant(message, field, keep_reasoning, with_effort, prompt));
+      WINNOW_TRY(RenderGlmAssistant(message, field, keep_reasoning, with_effort, prompt));
     } else if (message.role == "tool") {
       if (index == 0 || messages[index - 1].role != "tool") prompt.Control("<|observation|>");
       prompt.Control("<tool_response>");

@@ -13,7 +13,6 @@ namespace {
 
 constexpr uint32_t kBar = 0xFF5C;  // ｜
 constexpr std::string_view kBarUtf8 = "｜";
-constexpr uint32_t kLastCodePoint = 0x10FFFF;
 
 // How a string writes a code point that it cannot hold as it is; empty for others.
 std::string Escape(uint32_t code_point, JsonStyle style) {

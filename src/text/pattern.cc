@@ -11,7 +11,7 @@ namespace winnow {
 namespace {
 
 constexpr int64_t kMaxStates = 1 << 12;
-constexpr int64_t kMaxWork = 1 << 22;
+constexpr int64_t kMaxPatternWork = 1 << 22;
 
 // Subsets of the parser's states together with a count of characters, as far as it matters.
 class Determinizer {
@@ -25,7 +25,7 @@ class Determinizer {
   bool Run(CharacterAutomaton& automaton) {
     for (size_t next = 0; next < keys_.size(); ++next) {
       Expand(*keys_[next], static_cast<int32_t>(next));
-      if (std::ssize(keys_) > kMaxStates || work_ > kMaxWork) return false;
+      if (std::ssize(keys_) > kMaxStates || work_ > kMaxPatternWork) return false;
     }
     automaton.states = Pruned();
     return true;
@@ -85,7 +85,7 @@ class Determinizer {
     std::sort(borders.begin(), borders.end());
     borders.erase(std::unique(borders.begin(), borders.end()), borders.end());
     work_ += std::ssize(edges) * std::ssize(borders);
-    if (work_ > kMaxWork) return;
+    if (work_ > kMaxPatternWork) return;
     for (size_t index = 0; index + 1 < borders.size(); ++index) {
       const uint32_t first = borders[index];
       if (first < 0x80 && forbidden_.find(static_cast<char>(first)) != std::string_view::npos) {

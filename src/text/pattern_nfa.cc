@@ -11,9 +11,8 @@
 namespace winnow {
 namespace {
 
-constexpr uint32_t kLastCodePoint = 0x10FFFF;
 constexpr int64_t kMaxNfaStates = 1 << 14;
-constexpr int kMaxDepth = 64;  // of groups
+constexpr int kMaxGroupDepth = 64;  // of groups
 constexpr int64_t kMaxRepeats = 1000;
 
 struct Range {
@@ -105,7 +104,7 @@ class Parser {
   }
 
   Result<int32_t> Alternatives(int32_t from, int depth) {
-    if (depth > kMaxDepth) return Invalid("groups nested too deep");
+    if (depth > kMaxGroupDepth) return Invalid("groups nested too deep");
     const int32_t to = AddState();
     do {
       const int32_t branch = AddState();

@@ -15,14 +15,14 @@ namespace winnow {
 const json::object kAnything;
 const json::object kNothing = {{"enum", json::array()}};
 
-namespace {
-
-constexpr int kMaxDepth = 32;  // of references in each other
-constexpr int64_t kMaxMerges = 256;
-
 Status WrongKind(const std::string& path, const json::value& found, std::string_view expected) {
   return InvalidArgument(fmt::format("{}: {}, expected {}", path, JsonKindName(found), expected));
 }
+
+namespace {
+
+constexpr int kMaxReferenceDepth = 32;  // of references in each other
+constexpr int64_t kMaxMerges = 256;
 
 bool HasRestrictions(const json::object& schema) {
   return std::any_of(schema.begin(), schema.end(), [](const auto& member) {
@@ -85,10 +85,10 @@ Result<ResolvedSchema> SchemaResolver::Resolve(const json::value& schema, const 
 
 Result<ResolvedSchema> SchemaResolver::ResolveAt(const json::value& schema, const std::string& path,
                                                  int depth) {
-  if (depth > kMaxDepth) {
+  if (depth > kMaxReferenceDepth) {
     return InvalidArgument(
         fmt::format("{}: more than {} references in each other, expected a value in between", what_,
-                    kMaxDepth));
+                    kMaxReferenceDepth));
   }
   if (const bool* allows = schema.if_bool()) return *allows ? &kAnything : &kNothing;
   if (!schema.is_object()) return WrongKind(path, schema, "a schema");

@@ -20,6 +20,9 @@ using ResolvedSchema = const json::object*;
 extern const json::object kAnything;
 extern const json::object kNothing;
 
+// The error that `path` holds `found` where `expected` ("an array") belongs.
+Status WrongKind(const std::string& path, const json::value& found, std::string_view expected);
+
 class SchemaResolver {
  public:
   // References start from `root`, which outlives the resolver. `what` names it in errors.

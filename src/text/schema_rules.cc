@@ -13,15 +13,11 @@
 namespace winnow {
 namespace {
 
-constexpr int kMaxDepth = 32;                // of alternatives in each other
+constexpr int kMaxAlternativeDepth = 32;     // of alternatives in each other
 constexpr int64_t kMaxParts = 1 << 14;       // schemas written out, each time they are
 constexpr int64_t kMaxRuleStates = 1 << 17;  // of the automaton of one rule
 constexpr int64_t kMaxRules = 4096;
 constexpr int64_t kMaxUnrolledItems = 256;
-
-Status WrongKind(const std::string& path, const json::value& found, std::string_view expected) {
-  return InvalidArgument(fmt::format("{}: {}, expected {}", path, JsonKindName(found), expected));
-}
 
 // Whether nothing but the keyword `type` restricts the schema.
 bool IsPlain(const json::object& schema) {
@@ -63,10 +59,10 @@ void AddRawCharacters(ByteNfa& nfa, int32_t from, bool with_opening, CountAction
 }  // namespace
 
 Status SchemaRules::CountPart(const ByteNfa& nfa, int depth) {
-  if (depth > kMaxDepth) {
+  if (depth > kMaxAlternativeDepth) {
     return InvalidArgument(
         fmt::format("{}: more than {} alternatives in each other, expected a value in between",
-                    what_, kMaxDepth));
+                    what_, kMaxAlternativeDepth));
   }
   if (++num_parts_ > kMaxParts || nfa.size() > kMaxRuleStates) {
     return InvalidArgument(

@@ -9,6 +9,8 @@
 
 namespace winnow {
 
+constexpr uint32_t kLastCodePoint = 0x10FFFF;
+
 // The first letter of a general category of Unicode 16; white space (White_Space) is a class of its
 // own.
 enum class CharClass : uint8_t {

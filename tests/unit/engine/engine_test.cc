@@ -17,7 +17,7 @@ Engine LoadModel(const std::string& folder, int64_t context = 0) {
   return Engine::Load(options).value();
 }
 
-std::vector<int32_t> Tokens(int count, int first = 1) {
+std::vector<int32_t> CyclicTokens(int count, int first = 1) {
   std::vector<int32_t> tokens;
   for (int token = 0; token < count; ++token) tokens.push_back((first + token * 7) % 90);
   return tokens;
@@ -55,8 +55,8 @@ Outcome RunToEnd(Engine& engine, const Request& request) {
 
 TEST(Engine, ContinuesFromTheCacheWithTheSameTokens) {
   Engine engine = LoadModel(kSmall);
-  const Outcome first = RunToEnd(engine, Continue(Tokens(60), 8));
-  std::vector<int32_t> longer = Tokens(60);
+  const Outcome first = RunToEnd(engine, Continue(CyclicTokens(60), 8));
+  std::vector<int32_t> longer = CyclicTokens(60);
   longer.insert(longer.end(), first.tokens.begin(), first.tokens.end());
   const Outcome second = RunToEnd(engine, Continue(longer, 8));
   EXPECT_GE(second.last.receipt.cached_tokens, 60);
@@ -69,17 +69,17 @@ TEST(Engine, ContinuesFromTheCacheWithTheSameTokens) {
 
 TEST(Engine, ForgetsTheCacheOfAnotherBeginning) {
   Engine engine = LoadModel(kSmall);
-  RunToEnd(engine, Continue(Tokens(60), 4));
-  const Outcome other = RunToEnd(engine, Continue(Tokens(60, 2), 4));
+  RunToEnd(engine, Continue(CyclicTokens(60), 4));
+  const Outcome other = RunToEnd(engine, Continue(CyclicTokens(60, 2), 4));
   EXPECT_EQ(other.last.receipt.cached_tokens, 0);
   Engine fresh = LoadModel(kSmall);
-  EXPECT_EQ(other.tokens, RunToEnd(fresh, Continue(Tokens(60, 2), 4)).tokens);
+  EXPECT_EQ(other.tokens, RunToEnd(fresh, Continue(CyclicTokens(60, 2), 4)).tokens);
 }
 
 TEST(Engine, AnswersTheSamePromptTwiceFromTheCache) {
   Engine engine = LoadModel(kSmall);
-  const Outcome first = RunToEnd(engine, Continue(Tokens(40), 6));
-  const Outcome second = RunToEnd(engine, Continue(Tokens(40), 6));
+  const Outcome first = RunToEnd(engine, Continue(CyclicTokens(40), 6));
+  const Outcome second = RunToEnd(engine, Continue(CyclicTokens(40), 6));
   EXPECT_EQ(second.last.receipt.cached_tokens, 39);
   EXPECT_EQ(first.tokens, second.tokens);
 }
@@ -89,7 +89,7 @@ TEST(Engine, CountsWhatItReads) {
   const int64_t K = engine.info().index_topk;
   const int64_t L = engine.info().num_hidden_layers;
   const int n = static_cast<int>(K) + 10;
-  const Receipt receipt = RunToEnd(engine, Continue(Tokens(n), 1)).last.receipt;
+  const Receipt receipt = RunToEnd(engine, Continue(CyclicTokens(n), 1)).last.receipt;
   EXPECT_EQ(receipt.prompt_tokens, n);
   EXPECT_EQ(receipt.completion_tokens, 1);
   EXPECT_EQ(receipt.attention_rows_dense, L * n * (n + 1) / 2);
@@ -100,7 +100,7 @@ TEST(Engine, CountsWhatItReads) {
 
 TEST(Engine, RefusesAPromptThatLeavesNoRoomWithBothNumbers) {
   Engine engine = LoadModel(kSmall, 64);
-  const auto stream = engine.Submit(Continue(Tokens(64), 1));
+  const auto stream = engine.Submit(Continue(CyclicTokens(64), 1));
   ASSERT_FALSE(stream.ok());
   EXPECT_EQ(stream.status().code(), StatusCode::kOutOfRange);
   EXPECT_NE(stream.status().message().find("64 tokens, expected fewer than the context of 64"),
@@ -109,7 +109,7 @@ TEST(Engine, RefusesAPromptThatLeavesNoRoomWithBothNumbers) {
 
 TEST(Engine, EndsAnAnswerWhereTheContextEnds) {
   Engine engine = LoadModel(kSmall, 64);
-  const Outcome outcome = RunToEnd(engine, Continue(Tokens(60), 100));
+  const Outcome outcome = RunToEnd(engine, Continue(CyclicTokens(60), 100));
   EXPECT_EQ(outcome.tokens.size(), 4u);
   EXPECT_EQ(outcome.last.finish, FinishReason::kLength);
 }
@@ -132,8 +132,8 @@ TEST(Engine, RefusesWhatARequestMayNotSay) {
 
 TEST(Engine, StopsAtAStopToken) {
   Engine engine = LoadModel(kSmall);
-  const Outcome free = RunToEnd(engine, Continue(Tokens(50), 6));
-  Request request = Continue(Tokens(50), 6);
+  const Outcome free = RunToEnd(engine, Continue(CyclicTokens(50), 6));
+  Request request = Continue(CyclicTokens(50), 6);
   request.stop_token_ids = {free.tokens[2]};
   const Outcome stopped = RunToEnd(engine, request);
   EXPECT_EQ(stopped.last.finish, FinishReason::kStop);
@@ -143,19 +143,19 @@ TEST(Engine, StopsAtAStopToken) {
 
 TEST(Engine, EndsAStreamThatIsCancelled) {
   Engine engine = LoadModel(kSmall);
-  Stream stream = engine.Submit(Continue(Tokens(50), 3000)).value();
+  Stream stream = engine.Submit(Continue(CyclicTokens(50), 3000)).value();
   stream.Cancel();
   const Outcome outcome = Drain(stream);
   EXPECT_EQ(outcome.last.finish, FinishReason::kCancelled);
   EXPECT_LT(outcome.tokens.size(), 3000u);
   // The engine is free for the next.
-  EXPECT_EQ(RunToEnd(engine, Continue(Tokens(50), 2)).tokens.size(), 2u);
+  EXPECT_EQ(RunToEnd(engine, Continue(CyclicTokens(50), 2)).tokens.size(), 2u);
 }
 
 TEST(Engine, TellsOpenStreamsThatItGoesAway) {
   std::optional<Engine> engine = LoadModel(kSmall);
-  Stream running = engine->Submit(Continue(Tokens(50), 3000)).value();
-  Stream waiting = engine->Submit(Continue(Tokens(50), 3000)).value();
+  Stream running = engine->Submit(Continue(CyclicTokens(50), 3000)).value();
+  Stream waiting = engine->Submit(Continue(CyclicTokens(50), 3000)).value();
   engine.reset();
   // Either it was cancelled in time or it never began; in no case does Next block or invent an end.
   for (Stream* stream : {&running, &waiting}) {
@@ -176,21 +176,21 @@ TEST(Engine, TellsOpenStreamsThatItGoesAway) {
 
 TEST(Engine, EndsTheStreamsOfAnEngineThatIsReplaced) {
   Engine engine = LoadModel(kSmall);
-  Stream running = engine.Submit(Continue(Tokens(50), 3000)).value();
-  Stream waiting = engine.Submit(Continue(Tokens(50), 3000)).value();
+  Stream running = engine.Submit(Continue(CyclicTokens(50), 3000)).value();
+  Stream waiting = engine.Submit(Continue(CyclicTokens(50), 3000)).value();
   engine = LoadModel(kSmall);
   // Neither blocks, whether it had begun or not.
   for (Stream* stream : {&running, &waiting}) {
     auto next = stream->Next();
     while (next.ok() && *next) next = stream->Next();
   }
-  EXPECT_EQ(RunToEnd(engine, Continue(Tokens(50), 2)).tokens.size(), 2u);
+  EXPECT_EQ(RunToEnd(engine, Continue(CyclicTokens(50), 2)).tokens.size(), 2u);
 }
 
 TEST(Engine, RunsRequestsInTheirOrder) {
   Engine engine = LoadModel(kSmall);
-  Stream first = engine.Submit(Continue(Tokens(30), 5)).value();
-  Stream second = engine.Submit(Continue(Tokens(40), 5)).value();
+  Stream first = engine.Submit(Continue(CyclicTokens(30), 5)).value();
+  Stream second = engine.Submit(Continue(CyclicTokens(40), 5)).value();
   EXPECT_EQ(Drain(second).tokens.size(), 5u);
   EXPECT_EQ(Drain(first).tokens.size(), 5u);
 }

@@ -30,7 +30,7 @@ std::unique_ptr<ModelRunner> Load(const std::string& model, int64_t context,
   return std::move(runner).value();
 }
 
-std::vector<int32_t> Tokens(int64_t count, int64_t vocab) {
+std::vector<int32_t> SomeTokens(int64_t count, int64_t vocab) {
   std::vector<int32_t> tokens(static_cast<size_t>(count));
   for (int64_t token = 0; token < count; ++token) {
     tokens[static_cast<size_t>(token)] = static_cast<int32_t>(token * token % 89 % vocab);
@@ -40,7 +40,7 @@ std::vector<int32_t> Tokens(int64_t count, int64_t vocab) {
 
 // Chunks of every length, and single tokens, from an empty cache to `context` tokens.
 void RunTo(ModelRunner& runner, int64_t context, std::vector<float>& logits) {
-  const std::vector<int32_t> tokens = Tokens(context, runner.config().vocab_size);
+  const std::vector<int32_t> tokens = SomeTokens(context, runner.config().vocab_size);
   const std::span<const int32_t> all = tokens;
   runner.Clear();
   for (int64_t first = 0, turn = 0; first < context; ++turn) {
@@ -100,7 +100,7 @@ TEST(Steps, OfAWholeModelStayWithinTheirPlan) {
   const int64_t scratch = runner->backend().scratch_bytes();
   EXPECT_EQ(runner->step_memory().scratch, scratch);
   std::vector<float> logits(static_cast<size_t>(runner->config().vocab_size));
-  const std::vector<int32_t> tokens = Tokens(512, runner->config().vocab_size);
+  const std::vector<int32_t> tokens = SomeTokens(512, runner->config().vocab_size);
   ASSERT_TRUE(runner->Step({tokens.data(), 8}, LogitRows::kLast, logits.data()).ok());
   const int64_t before = Allocations();
   for (const size_t count : {512, 1, 9, 200, 512, 1}) {
@@ -113,7 +113,7 @@ TEST(Steps, OfAWholeModelStayWithinTheirPlan) {
 // A batch of the last tokens of a long context, as if all before them had been run.
 struct LateBatch {
   LateBatch(ModelRunner& runner, int64_t context, int64_t count)
-      : tokens(Tokens(count, runner.config().vocab_size)),
+      : tokens(SomeTokens(count, runner.config().vocab_size)),
         pages(static_cast<size_t>(context / kPageSize)) {
     std::iota(pages.begin(), pages.end(), 0);
     batch.token_ids = tokens;
@@ -174,7 +174,7 @@ TEST(Workspace, ChangesNoBitOfALogit) {
       options.workspace_bytes = budget;
       options.chunk = 4096;
     });
-    const std::vector<int32_t> tokens = Tokens(1500, 160);
+    const std::vector<int32_t> tokens = SomeTokens(1500, 160);
     for (size_t first = 0; first < tokens.size();) {
       const size_t count = std::min(static_cast<size_t>(runner->chunk()), tokens.size() - first);
       ASSERT_TRUE(runner

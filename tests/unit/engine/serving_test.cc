@@ -19,7 +19,7 @@ struct Answer {
   FinishReason finish = FinishReason::kNone;
 };
 
-Answer Drain(Stream& stream) {
+Answer AnswerOf(Stream& stream) {
   Answer answer;
   const auto add = [&](const std::vector<TokenDetail>& details) {
     for (const TokenDetail& detail : details) {
@@ -37,7 +37,8 @@ Answer Drain(Stream& stream) {
   return answer;
 }
 
-Engine Load(const std::string& model, const std::function<void(EngineOptions&)>& change = {}) {
+Engine LoadGolden(const std::string& model,
+                  const std::function<void(EngineOptions&)>& change = {}) {
   EngineOptions options;
   options.model_dir = kGolden + model;
   options.backend = SERVING_BACKEND;
@@ -94,7 +95,7 @@ std::vector<Request> DrawRequests(Random& random, int64_t count, const ModelInfo
 class Serving : public testing::TestWithParam<std::string> {};
 
 TEST_P(Serving, GivesEachRequestTheBitsThatItGetsAlone) {
-  Engine alone = Load(GetParam(), [](EngineOptions& options) {
+  Engine alone = LoadGolden(GetParam(), [](EngineOptions& options) {
     options.prefix_cache = false;
     options.max_sequences = 1;
     options.num_threads = 1;
@@ -106,9 +107,9 @@ TEST_P(Serving, GivesEachRequestTheBitsThatItGetsAlone) {
     std::vector<Answer> expected;
     for (const Request& request : requests) {
       Stream stream = alone.Submit(request).value();
-      expected.push_back(Drain(stream));
+      expected.push_back(AnswerOf(stream));
     }
-    Engine engine = Load(GetParam(), [&](EngineOptions& options) {
+    Engine engine = LoadGolden(GetParam(), [&](EngineOptions& options) {
       options.max_context = 256;
       options.cache_tokens = random.Draw(4, 9) * 64;
       options.max_sequences = random.Draw(2, 8);
@@ -128,7 +129,7 @@ TEST_P(Serving, GivesEachRequestTheBitsThatItGetsAlone) {
     }
     int64_t shared = 0;
     for (size_t index = 0; index < requests.size(); ++index) {
-      const Answer answer = Drain(streams[index]);
+      const Answer answer = AnswerOf(streams[index]);
       EXPECT_EQ(answer.tokens, expected[index].tokens) << "seed " << seed << " request " << index;
       EXPECT_EQ(answer.logprobs, expected[index].logprobs) << seed << " request " << index;
       const Receipt& r = answer.receipt;
@@ -150,7 +151,7 @@ INSTANTIATE_TEST_SUITE_P(Models, Serving,
                            return name;
                          });
 
-Request Continue(std::vector<int32_t> tokens, int64_t max_tokens) {
+Request Prompted(std::vector<int32_t> tokens, int64_t max_tokens) {
   Request request;
   request.token_ids = std::move(tokens);
   request.max_tokens = max_tokens;
@@ -159,17 +160,17 @@ Request Continue(std::vector<int32_t> tokens, int64_t max_tokens) {
   return request;
 }
 
-std::vector<int32_t> Tokens(int64_t count) { return Random(1).Tokens(count, 90); }
+std::vector<int32_t> RandomTokens(int64_t count) { return Random(1).Tokens(count, 90); }
 
 TEST(ServingLimits, RefusesMoreRequestsThanMayWaitAndTakesThemLater) {
-  Engine engine = Load("v32-groups-f32", [](EngineOptions& options) {
+  Engine engine = LoadGolden("v32-groups-f32", [](EngineOptions& options) {
     options.max_sequences = 1;
     options.max_queue = 2;
   });
   std::vector<Stream> streams;
   Status refused;
   for (int index = 0; index < 20 && refused.ok(); ++index) {
-    auto stream = engine.Submit(Continue(Tokens(200), 50));
+    auto stream = engine.Submit(Prompted(RandomTokens(200), 50));
     if (stream.ok()) {
       streams.push_back(std::move(*stream));
     } else {
@@ -177,17 +178,17 @@ TEST(ServingLimits, RefusesMoreRequestsThanMayWaitAndTakesThemLater) {
     }
   }
   EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted);
-  for (Stream& stream : streams) EXPECT_EQ(Drain(stream).tokens.size(), 50u);
-  EXPECT_TRUE(engine.Submit(Continue(Tokens(20), 1)).ok());
+  for (Stream& stream : streams) EXPECT_EQ(AnswerOf(stream).tokens.size(), 50u);
+  EXPECT_TRUE(engine.Submit(Prompted(RandomTokens(20), 1)).ok());
 }
 
 TEST(ServingLimits, OneSaltGetsNothingOfAnothersCache) {
-  Engine engine = Load("v32-groups-f32");
-  Request request = Continue(Tokens(200), 1);
+  Engine engine = LoadGolden("v32-groups-f32");
+  Request request = Prompted(RandomTokens(200), 1);
   const auto cached = [&](const std::string& salt) {
     request.cache_salt = salt;
     Stream stream = engine.Submit(request).value();
-    return Drain(stream).receipt.cached_tokens;
+    return AnswerOf(stream).receipt.cached_tokens;
   };
   EXPECT_EQ(cached("a"), 0);
   EXPECT_EQ(cached("b"), 0);
@@ -207,16 +208,16 @@ TEST(ServingLimits, TheCacheIsAtLeastAsLargeAsTheContextAsked) {
 
 TEST(ServingReceipts, SharesOfTheTimeAddUpToTheStepsAndDenseCostsMore) {
   Engine engine =
-      Load("v32-groups-f32", [](EngineOptions& options) { options.measure_rates = true; });
+      LoadGolden("v32-groups-f32", [](EngineOptions& options) { options.measure_rates = true; });
   std::vector<Stream> streams;
   for (int index = 0; index < 4; ++index) {
-    Request request = Continue(Random(index).Tokens(240, 90), 16);
+    Request request = Prompted(Random(index).Tokens(240, 90), 16);
     streams.push_back(engine.Submit(request).value());
   }
   double seconds = 0;
   int64_t rows = 0;
   for (Stream& stream : streams) {
-    const Receipt r = Drain(stream).receipt;
+    const Receipt r = AnswerOf(stream).receipt;
     seconds += r.prefill.seconds + r.decode.seconds;
     rows += r.attention_rows_read;
     EXPECT_GT(r.prefill.dense_flops, 0);
@@ -232,8 +233,8 @@ TEST(ServingReceipts, SharesOfTheTimeAddUpToTheStepsAndDenseCostsMore) {
 }
 
 TEST(ServingReceipts, LogprobsOfThePromptAreThoseOfTheTokensDrawn) {
-  Engine engine = Load("v32-groups-f32");
-  Request request = Continue(Tokens(30), 10);
+  Engine engine = LoadGolden("v32-groups-f32");
+  Request request = Prompted(RandomTokens(30), 10);
   request.logprobs = 2;
   Stream first = engine.Submit(request).value();
   std::vector<TokenDetail> drawn;
@@ -260,22 +261,22 @@ TEST(ServingReceipts, LogprobsOfThePromptAreThoseOfTheTokensDrawn) {
 }
 
 TEST(ServingReceipts, ABiasOfMinusHundredBansATokenAndOneOfHundredBringsIt) {
-  Engine engine = Load("v32-groups-f32");
-  Request request = Continue(Tokens(30), 5);
+  Engine engine = LoadGolden("v32-groups-f32");
+  Request request = Prompted(RandomTokens(30), 5);
   request.sampling.logit_bias = {{7, 100.0}};
   Stream always = engine.Submit(request).value();
-  EXPECT_EQ(Drain(always).tokens, std::vector<int32_t>(5, 7));
+  EXPECT_EQ(AnswerOf(always).tokens, std::vector<int32_t>(5, 7));
   request.sampling.logit_bias = {{7, 100.0}, {7, -100.0}, {8, 100.0}, {9, 50.0}, {8, -100.0}};
   Stream other = engine.Submit(request).value();
-  EXPECT_EQ(Drain(other).tokens, std::vector<int32_t>(5, 9));
+  EXPECT_EQ(AnswerOf(other).tokens, std::vector<int32_t>(5, 9));
   request.sampling.logit_bias = {{1 << 20, 1.0}};
   EXPECT_NE(engine.Submit(request).status().message().find("logit_bias: 1048576"),
             std::string::npos);
 }
 
 TEST(ServingStreams, AWakeIsCalledForEveryPieceAndOnceAtTheBeginning) {
-  Engine engine = Load("v32-groups-f32");
-  Stream stream = engine.Submit(Continue(Tokens(30), 5)).value();
+  Engine engine = LoadGolden("v32-groups-f32");
+  Stream stream = engine.Submit(Prompted(RandomTokens(30), 5)).value();
   std::atomic<int> calls{0};
   stream.Notify([&] { ++calls; });
   EXPECT_GE(calls.load(), 1);

@@ -18,13 +18,14 @@ constexpr char kHeader[] =
     R"({"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]},)"
     R"("a":{"dtype":"BF16","shape":[1,2],"data_offsets":[0,4]}}   )";
 
-Result<SafetensorsHeader> Parse(const std::string& file) {
+Result<SafetensorsHeader> ParseHeader(const std::string& file) {
   return ParseSafetensorsHeader(file, static_cast<int64_t>(file.size()), "model.safetensors");
 }
 
 // A header of one tensor "t" over `data_bytes` bytes.
 Result<SafetensorsHeader> ParseEntry(const std::string& entry, size_t data_bytes = 4) {
-  return Parse(SafetensorsFile(fmt::format(R"({{"t":{}}})", entry), std::string(data_bytes, '\0')));
+  return ParseHeader(
+      SafetensorsFile(fmt::format(R"({{"t":{}}})", entry), std::string(data_bytes, '\0')));
 }
 
 void ExpectCorrupt(const Result<SafetensorsHeader>& result, std::string_view part) {
@@ -41,7 +42,7 @@ std::string WithLength(std::string file, uint64_t length) {
 
 TEST(SafetensorsHeader, ListsTensorsInTheOrderOfTheirData) {
   const std::string data(12, 'x');
-  const SafetensorsHeader header = Parse(SafetensorsFile(kHeader, data)).value();
+  const SafetensorsHeader header = ParseHeader(SafetensorsFile(kHeader, data)).value();
   ASSERT_EQ(header.entries.size(), 2u);
   EXPECT_EQ(header.entries[0].name, "a");
   EXPECT_EQ(header.entries[0].dtype_name, "BF16");
@@ -56,11 +57,11 @@ TEST(SafetensorsHeader, ListsTensorsInTheOrderOfTheirData) {
 TEST(SafetensorsHeader, AcceptsScalarsEmptyTensorsAndNoTensors) {
   EXPECT_TRUE(ParseEntry(R"({"dtype":"F32","shape":[],"data_offsets":[0,4]})").ok());
   EXPECT_TRUE(ParseEntry(R"({"dtype":"F32","shape":[0,7],"data_offsets":[0,0]})", 0).ok());
-  EXPECT_TRUE(Parse(SafetensorsFile("{}", "")).ok());
-  EXPECT_TRUE(Parse(SafetensorsFile(R"({"x":{"dtype":"U8","shape":[0],"data_offsets":[2,2]},)"
-                                    R"("y":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},)"
-                                    R"("z":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})",
-                                    "ab"))
+  EXPECT_TRUE(ParseHeader(SafetensorsFile("{}", "")).ok());
+  EXPECT_TRUE(ParseHeader(SafetensorsFile(R"({"x":{"dtype":"U8","shape":[0],"data_offsets":[2,2]},)"
+                                          R"("y":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},)"
+                                          R"("z":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})",
+                                          "ab"))
                   .ok());
 }
 
@@ -82,22 +83,22 @@ TEST(SafetensorsHeader, KnowsTheSizesOfAllTypes) {
 TEST(SafetensorsHeader, RefusesEveryTruncation) {
   const std::string file = SafetensorsFile(kHeader, std::string(12, 'x'));
   for (size_t length = 0; length < file.size(); ++length) {
-    EXPECT_FALSE(Parse(file.substr(0, length)).ok()) << length;
+    EXPECT_FALSE(ParseHeader(file.substr(0, length)).ok()) << length;
     // The same, known only by the file's size, as when its pages are mapped.
     const auto size = static_cast<int64_t>(length);
     EXPECT_FALSE(ParseSafetensorsHeader(file, size, "model.safetensors").ok()) << length;
   }
-  EXPECT_FALSE(Parse(file + "x").ok());
+  EXPECT_FALSE(ParseHeader(file + "x").ok());
 }
 
 TEST(SafetensorsHeader, SurvivesEveryFlippedByte) {
   const std::string file = SafetensorsFile(kHeader, std::string(12, 'x'));
-  const auto header_bytes = static_cast<size_t>(Parse(file)->data_begin);
+  const auto header_bytes = static_cast<size_t>(ParseHeader(file)->data_begin);
   for (size_t index = 0; index < header_bytes; ++index) {
     for (int bits = 1; bits < 256; ++bits) {
       std::string flipped = file;
       flipped[index] = static_cast<char>(flipped[index] ^ bits);
-      const Result<SafetensorsHeader> result = Parse(flipped);
+      const Result<SafetensorsHeader> result = ParseHeader(flipped);
       if (!result.ok()) continue;
       // What is accepted still tiles the data.
       int64_t end = 0;
@@ -112,19 +113,20 @@ TEST(SafetensorsHeader, SurvivesEveryFlippedByte) {
 
 TEST(SafetensorsHeader, RefusesLengthsOverTheLimitOrTheFile) {
   const std::string file = SafetensorsFile(kHeader, std::string(12, 'x'));
-  ExpectCorrupt(Parse(WithLength(file, uint64_t{1} << 63)), "at most 100000000");
-  ExpectCorrupt(Parse(WithLength(file, std::numeric_limits<uint64_t>::max())), "at most 100000000");
-  ExpectCorrupt(Parse(WithLength(file, 100'000'001)), "at most 100000000");
-  ExpectCorrupt(Parse(WithLength(file, 100'000'000)), "expected at least 100000008");
-  ExpectCorrupt(Parse(WithLength(file, 0)), "begin");
+  ExpectCorrupt(ParseHeader(WithLength(file, uint64_t{1} << 63)), "at most 100000000");
+  ExpectCorrupt(ParseHeader(WithLength(file, std::numeric_limits<uint64_t>::max())),
+                "at most 100000000");
+  ExpectCorrupt(ParseHeader(WithLength(file, 100'000'001)), "at most 100000000");
+  ExpectCorrupt(ParseHeader(WithLength(file, 100'000'000)), "expected at least 100000008");
+  ExpectCorrupt(ParseHeader(WithLength(file, 0)), "begin");
 }
 
 TEST(SafetensorsHeader, RefusesHolesAndOverlaps) {
   const auto two = [](const char* first, const char* second, size_t bytes) {
-    return Parse(SafetensorsFile(std::string(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":)") +
-                                     first + R"(},"b":{"dtype":"U8","shape":[4],"data_offsets":)" +
-                                     second + "}}",
-                                 std::string(bytes, 'x')));
+    return ParseHeader(
+        SafetensorsFile(std::string(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":)") + first +
+                            R"(},"b":{"dtype":"U8","shape":[4],"data_offsets":)" + second + "}}",
+                        std::string(bytes, 'x')));
   };
   EXPECT_TRUE(two("[0,4]", "[4,8]", 8).ok());
   EXPECT_TRUE(two("[4,8]", "[0,4]", 8).ok());
@@ -172,20 +174,20 @@ TEST(SafetensorsHeader, RefusesEntriesThatAreNotTensors) {
 
 TEST(SafetensorsHeader, RefusesJsonThatIsNotAHeader) {
   const std::string entry = R"("t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]})";
-  EXPECT_TRUE(Parse(SafetensorsFile("{" + entry + "}", "x")).ok());
-  ExpectCorrupt(Parse(SafetensorsFile("{" + entry + "," + entry + "}", "x")), "twice");
-  EXPECT_FALSE(Parse(SafetensorsFile(" {" + entry + "}", "x")).ok());
-  EXPECT_FALSE(Parse(SafetensorsFile("[]", "")).ok());
-  EXPECT_FALSE(Parse(SafetensorsFile("{" + entry + "}{}", "x")).ok());
-  EXPECT_FALSE(Parse(SafetensorsFile("{\"\xff\":{}}", "")).ok());
-  EXPECT_FALSE(Parse(SafetensorsFile("{\"a\":" + std::string(100000, '['), "")).ok());
-  ExpectCorrupt(Parse(SafetensorsFile(R"({"__metadata__":{"n":1}})", "")), "__metadata__");
-  ExpectCorrupt(Parse(SafetensorsFile(R"({"__metadata__":[]})", "")), "__metadata__");
+  EXPECT_TRUE(ParseHeader(SafetensorsFile("{" + entry + "}", "x")).ok());
+  ExpectCorrupt(ParseHeader(SafetensorsFile("{" + entry + "," + entry + "}", "x")), "twice");
+  EXPECT_FALSE(ParseHeader(SafetensorsFile(" {" + entry + "}", "x")).ok());
+  EXPECT_FALSE(ParseHeader(SafetensorsFile("[]", "")).ok());
+  EXPECT_FALSE(ParseHeader(SafetensorsFile("{" + entry + "}{}", "x")).ok());
+  EXPECT_FALSE(ParseHeader(SafetensorsFile("{\"\xff\":{}}", "")).ok());
+  EXPECT_FALSE(ParseHeader(SafetensorsFile("{\"a\":" + std::string(100000, '['), "")).ok());
+  ExpectCorrupt(ParseHeader(SafetensorsFile(R"({"__metadata__":{"n":1}})", "")), "__metadata__");
+  ExpectCorrupt(ParseHeader(SafetensorsFile(R"({"__metadata__":[]})", "")), "__metadata__");
 }
 
 TEST(SafetensorsHeader, ShowsHostileNamesEscapedAndCut) {
   const std::string header = fmt::format(R"({{"\u001b[2J{}":3}})", std::string(10000, 'x'));
-  const Result<SafetensorsHeader> result = Parse(SafetensorsFile(header, ""));
+  const Result<SafetensorsHeader> result = ParseHeader(SafetensorsFile(header, ""));
   ASSERT_FALSE(result.ok());
   EXPECT_LT(result.error().message().size(), 300u);
   EXPECT_EQ(result.error().message().find('\x1b'), std::string::npos);

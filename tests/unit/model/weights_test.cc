@@ -95,8 +95,8 @@ Result<Weights> Load(const TestFolder& folder, const TestTensors& tensors, Model
   return Weights::Load(folder.path(), &config);
 }
 
-void ExpectRefused(const TestTensors& tensors, const ModelConfig& config, StatusCode code,
-                   const std::string& message) {
+void ExpectWeightsRefused(const TestTensors& tensors, const ModelConfig& config, StatusCode code,
+                          const std::string& message) {
   const TestFolder folder;
   const Status status = Load(folder, tensors, config).status();
   EXPECT_EQ(status.code(), code) << status.ToString();
@@ -227,19 +227,19 @@ TEST(Weights, ConvertScalesToF32) {
 
 TEST(Weights, RefuseScalesThatDoNotFit) {
   const std::string scale = std::string(kUp) + "_scale_inv";
-  ExpectRefused(WithFp8(Checkpoint(), kUp, {1, 2}), Config(), StatusCode::kCorrupt,
-                "tensor \"" + scale + "\" is [1, 2], expected [2, 2]");
+  ExpectWeightsRefused(WithFp8(Checkpoint(), kUp, {1, 2}), Config(), StatusCode::kCorrupt,
+                       "tensor \"" + scale + "\" is [1, 2], expected [2, 2]");
   TestTensors tensors = WithFp8(Checkpoint(), kUp, {2, 2});
   tensors.erase(scale);
-  ExpectRefused(tensors, Config(), StatusCode::kCorrupt,
-                "tensor \"" + std::string(kUp) + "\" is F8_E4M3 without \"" + scale + "\"");
+  ExpectWeightsRefused(tensors, Config(), StatusCode::kCorrupt,
+                       "tensor \"" + std::string(kUp) + "\" is F8_E4M3 without \"" + scale + "\"");
   tensors = Checkpoint();
   tensors[scale] = F32({2, 2});
-  ExpectRefused(tensors, Config(), StatusCode::kCorrupt,
-                "tensor \"" + scale + "\" belongs to a matrix of F32, expected F8_E4M3");
+  ExpectWeightsRefused(tensors, Config(), StatusCode::kCorrupt,
+                       "tensor \"" + scale + "\" belongs to a matrix of F32, expected F8_E4M3");
   tensors = WithFp8(Checkpoint(), kUp, {2, 2});
   tensors[scale] = Zeros("F8_E8M0", 1, {2, 2});
-  ExpectRefused(tensors, Config(), StatusCode::kUnsupported, "is F8_E8M0");
+  ExpectWeightsRefused(tensors, Config(), StatusCode::kUnsupported, "is F8_E8M0");
 }
 
 TEST(Weights, RefuseAnyMissingTensorByName) {
@@ -247,7 +247,8 @@ TEST(Weights, RefuseAnyMissingTensorByName) {
   for (const auto& [name, tensor] : tensors) {
     TestTensors fewer = tensors;
     fewer.erase(name);
-    ExpectRefused(fewer, Config(), StatusCode::kCorrupt, "tensor \"" + name + "\" is missing");
+    ExpectWeightsRefused(fewer, Config(), StatusCode::kCorrupt,
+                         "tensor \"" + name + "\" is missing");
   }
 }
 
@@ -258,42 +259,48 @@ TEST(Weights, RefuseAnyMisshapenTensorByNameFoundAndExpected) {
     std::vector<int64_t> shape = tensor.shape;
     shape.back() += 1;
     wrong[name] = F32(shape);
-    ExpectRefused(wrong, Config(), StatusCode::kCorrupt, "model.safetensors: tensor \"" + name);
+    ExpectWeightsRefused(wrong, Config(), StatusCode::kCorrupt,
+                         "model.safetensors: tensor \"" + name);
   }
   TestTensors wrong = tensors;
   wrong["model.layers.1.self_attn.indexer.wk.weight"] = F32({8, 130});
-  ExpectRefused(wrong, Config(), StatusCode::kCorrupt,
-                "model.safetensors: tensor \"model.layers.1.self_attn.indexer.wk.weight\" is [8, "
-                "130], expected [4, 130]\n  hint: config.json makes it [index_head_dim, "
-                "hidden_size]");
+  ExpectWeightsRefused(
+      wrong, Config(), StatusCode::kCorrupt,
+      "model.safetensors: tensor \"model.layers.1.self_attn.indexer.wk.weight\" is [8, "
+      "130], expected [4, 130]\n  hint: config.json makes it [index_head_dim, "
+      "hidden_size]");
   wrong = tensors;
   wrong["model.norm.weight"] = F32({130, 1});
-  ExpectRefused(wrong, Config(), StatusCode::kCorrupt, "is [130, 1], expected [130]");
+  ExpectWeightsRefused(wrong, Config(), StatusCode::kCorrupt, "is [130, 1], expected [130]");
 }
 
 TEST(Weights, RefuseTypesTheyCannotRead) {
   TestTensors tensors = Checkpoint();
   tensors[kUp] = Zeros("F64", 8, {140, 130});
-  ExpectRefused(tensors, Config(), StatusCode::kUnsupported, "is F64, expected F32, BF16, F16");
+  ExpectWeightsRefused(tensors, Config(), StatusCode::kUnsupported,
+                       "is F64, expected F32, BF16, F16");
   tensors[kUp] = Zeros("I8", 1, {140, 130});
-  ExpectRefused(tensors, Config(), StatusCode::kUnsupported, "is I8");
+  ExpectWeightsRefused(tensors, Config(), StatusCode::kUnsupported, "is I8");
   tensors = Checkpoint();
   tensors["model.norm.weight"] = Zeros("F8_E4M3", 1, {130});
-  ExpectRefused(tensors, Config(), StatusCode::kUnsupported, "is F8_E4M3, expected F32, BF16");
+  ExpectWeightsRefused(tensors, Config(), StatusCode::kUnsupported,
+                       "is F8_E4M3, expected F32, BF16");
 }
 
 TEST(Weights, RefuseSuperfluousTensorsByName) {
   TestTensors tensors = Checkpoint();
   tensors["model.layers.0.self_attn.q_a_proj.bias"] = F32({6});
-  ExpectRefused(tensors, Config(), StatusCode::kCorrupt,
-                "model.safetensors: tensor \"model.layers.0.self_attn.q_a_proj.bias\" is not part");
+  ExpectWeightsRefused(
+      tensors, Config(), StatusCode::kCorrupt,
+      "model.safetensors: tensor \"model.layers.0.self_attn.q_a_proj.bias\" is not part");
   for (int64_t extra = 0; extra < 9; ++extra) tensors[fmt::format("x{}", extra)] = F32({1});
-  ExpectRefused(tensors, Config(), StatusCode::kCorrupt,
-                "\"model.layers.0.self_attn.q_a_proj.bias\", \"x0\", \"x1\" and 7 more are not "
-                "part");
+  ExpectWeightsRefused(
+      tensors, Config(), StatusCode::kCorrupt,
+      "\"model.layers.0.self_attn.q_a_proj.bias\", \"x0\", \"x1\" and 7 more are not "
+      "part");
   tensors = Checkpoint();
   tensors["model.layers.1.mlp.experts.2.up_proj.weight"] = F32({12, 130});
-  ExpectRefused(tensors, Config(), StatusCode::kCorrupt, "experts.2.up_proj");
+  ExpectWeightsRefused(tensors, Config(), StatusCode::kCorrupt, "experts.2.up_proj");
 }
 
 TEST(Weights, PassOverMultiTokenPredictionLayers) {
@@ -306,14 +313,15 @@ TEST(Weights, PassOverMultiTokenPredictionLayers) {
   tensors["model.layers.3.enorm.weight"] = F32({3});
   tensors["model.layers.3.eh_proj.weight"] = F32({3, 3});
   EXPECT_TRUE(Load(folder, tensors, Config(R"(,"num_nextn_predict_layers": 2)")).ok());
-  ExpectRefused(tensors, Config(), StatusCode::kCorrupt, "model.layers.3.enorm.weight");
+  ExpectWeightsRefused(tensors, Config(), StatusCode::kCorrupt, "model.layers.3.enorm.weight");
   tensors.erase("model.layers.3.enorm.weight");
   tensors.erase("model.layers.3.eh_proj.weight");
   // A further layer without the mark of one is a config that is too short, announced or not.
   tensors.erase("model.layers.2.eh_proj.weight");
-  ExpectRefused(tensors, Config(), StatusCode::kCorrupt, "model.layers.2.self_attn.q_a_proj");
-  ExpectRefused(tensors, Config(R"(,"num_nextn_predict_layers": 1)"), StatusCode::kCorrupt,
-                "model.layers.2.self_attn.q_a_proj");
+  ExpectWeightsRefused(tensors, Config(), StatusCode::kCorrupt,
+                       "model.layers.2.self_attn.q_a_proj");
+  ExpectWeightsRefused(tensors, Config(R"(,"num_nextn_predict_layers": 1)"), StatusCode::kCorrupt,
+                       "model.layers.2.self_attn.q_a_proj");
 }
 
 TEST(Weights, PassOverStoredRotaryFrequencies) {
@@ -335,7 +343,7 @@ TEST(Weights, ReadBiasesExactlyIfConfigHasThem) {
   const Weights weights = Load(folder, tensors, config).value();
   EXPECT_EQ(weights.layers[1].self_attn.kv_a_proj_bias.dims, (Dims{10}));
   EXPECT_EQ(weights.layers[1].self_attn.o_proj_bias.As<float>()[129], 129.5f);
-  ExpectRefused(Checkpoint(), config, StatusCode::kCorrupt, "q_a_proj.bias\" is missing");
+  ExpectWeightsRefused(Checkpoint(), config, StatusCode::kCorrupt, "q_a_proj.bias\" is missing");
 }
 
 TEST(Weights, TieTheHeadToTheEmbedding) {
@@ -374,15 +382,15 @@ TEST(Weights, DecideIndexersWhereConfigDoesNot) {
 
 TEST(Weights, HoldStatedIndexersAgainstTheTensors) {
   const std::string wq_b = "model.layers.1.self_attn.indexer.wq_b.weight";
-  ExpectRefused(WithoutIndexer(Checkpoint(), 1), Config(R"(,"index_topk_pattern": "FF")"),
-                StatusCode::kCorrupt, wq_b + "\" is missing");
-  ExpectRefused(Checkpoint(), Config(R"(,"index_topk_pattern": "FS")"), StatusCode::kCorrupt,
-                "layers.1.self_attn.indexer.k_norm.bias\", ");
-  ExpectRefused(WithoutIndexer(Checkpoint(), 0), Config(), StatusCode::kCorrupt,
-                "model.layers.0.self_attn.indexer.wq_b.weight\" is missing");
+  ExpectWeightsRefused(WithoutIndexer(Checkpoint(), 1), Config(R"(,"index_topk_pattern": "FF")"),
+                       StatusCode::kCorrupt, wq_b + "\" is missing");
+  ExpectWeightsRefused(Checkpoint(), Config(R"(,"index_topk_pattern": "FS")"), StatusCode::kCorrupt,
+                       "layers.1.self_attn.indexer.k_norm.bias\", ");
+  ExpectWeightsRefused(WithoutIndexer(Checkpoint(), 0), Config(), StatusCode::kCorrupt,
+                       "model.layers.0.self_attn.indexer.wq_b.weight\" is missing");
   TestTensors partial = WithoutIndexer(Checkpoint(), 1);
   partial["model.layers.1.self_attn.indexer.wk.weight"] = F32({4, 130});
-  ExpectRefused(partial, Config(), StatusCode::kCorrupt, wq_b + "\" is missing");
+  ExpectWeightsRefused(partial, Config(), StatusCode::kCorrupt, wq_b + "\" is missing");
 }
 
 TEST(Weights, AllocateNothingForCountsThatTheFileDoesNotHold) {
@@ -397,7 +405,8 @@ TEST(Weights, AllocateNothingForCountsThatTheFileDoesNotHold) {
   TestTensors tensors = Checkpoint();
   tensors["model.layers.1.mlp.gate.weight"] = Zeros("BF16", 2, {65536, 130});
   tensors["model.layers.1.mlp.gate.e_score_correction_bias"] = Zeros("BF16", 2, {65536});
-  ExpectRefused(tensors, config, StatusCode::kCorrupt, "experts.2.gate_proj.weight\" is missing");
+  ExpectWeightsRefused(tensors, config, StatusCode::kCorrupt,
+                       "experts.2.gate_proj.weight\" is missing");
 }
 
 TEST(Weights, SumUpWhatIsStoredHow) {
@@ -549,33 +558,35 @@ TEST(Weights, RefuseCodesThatDoNotFit) {
                         const std::vector<int64_t>& scale_shape) {
     return WithCodes(Checkpoint(), up, dtype, shape, scale_shape);
   };
-  ExpectRefused(with("U8", {140, 65}, {140, 5}), Quantized(), StatusCode::kCorrupt,
-                "\"" + up + "\" is [140, 65], expected [140, 96]");
-  ExpectRefused(with("I8", {140, 96}, {140, 5}), Quantized(), StatusCode::kCorrupt,
-                "\"" + up + "\" is [140, 96], expected [140, 130]");
-  ExpectRefused(
+  ExpectWeightsRefused(with("U8", {140, 65}, {140, 5}), Quantized(), StatusCode::kCorrupt,
+                       "\"" + up + "\" is [140, 65], expected [140, 96]");
+  ExpectWeightsRefused(with("I8", {140, 96}, {140, 5}), Quantized(), StatusCode::kCorrupt,
+                       "\"" + up + "\" is [140, 96], expected [140, 130]");
+  ExpectWeightsRefused(
       with("I8", {140, 130}, {140, 4}), Quantized(), StatusCode::kCorrupt,
       "\"" + up + "_scale\" is [140, 4], expected [140, 5] for groups of 32 of [140, 130]");
-  ExpectRefused(with("I8", {140, 130}, {700}), Quantized(), StatusCode::kCorrupt,
-                "is [700], expected [140, 5]");
+  ExpectWeightsRefused(with("I8", {140, 130}, {700}), Quantized(), StatusCode::kCorrupt,
+                       "is [700], expected [140, 5]");
   TestTensors f32 = with("I8", {140, 130}, {140, 5});
   f32[up + "_scale"] = F32({140, 5});
-  ExpectRefused(f32, Quantized(), StatusCode::kUnsupported, "_scale\" is F32, expected BF16");
+  ExpectWeightsRefused(f32, Quantized(), StatusCode::kUnsupported,
+                       "_scale\" is F32, expected BF16");
   TestTensors without = with("I8", {140, 130}, {140, 5});
   without.erase(up + "_scale");
-  ExpectRefused(without, Quantized(), StatusCode::kCorrupt,
-                "\"" + up + "\" is I8 without \"" + up + "_scale\"");
+  ExpectWeightsRefused(without, Quantized(), StatusCode::kCorrupt,
+                       "\"" + up + "\" is I8 without \"" + up + "_scale\"");
   TestTensors both = with("I8", {140, 130}, {140, 5});
   both[up + "_scale_inv"] = F32({2, 2});
-  ExpectRefused(both, Quantized(), StatusCode::kCorrupt, "is not part of the model");
+  ExpectWeightsRefused(both, Quantized(), StatusCode::kCorrupt, "is not part of the model");
   TestTensors plain = Checkpoint();
   plain[up + "_scale"] = Zeros("BF16", 2, {140, 5});
-  ExpectRefused(plain, Quantized(), StatusCode::kCorrupt, "is not part of the model");
+  ExpectWeightsRefused(plain, Quantized(), StatusCode::kCorrupt, "is not part of the model");
   // Where config.json does not say so, and where weights have to be exact.
-  ExpectRefused(with("I8", {140, 130}, {140, 5}), Config(), StatusCode::kUnsupported,
-                "\"" + up + "\" is I8, expected F32, BF16, F16 or F8_E4M3");
-  ExpectRefused(WithCodes(Checkpoint(), "model.layers.1.mlp.gate.weight", "I8", {2, 130}, {2, 5}),
-                Quantized(), StatusCode::kUnsupported, "is I8, expected F32");
+  ExpectWeightsRefused(with("I8", {140, 130}, {140, 5}), Config(), StatusCode::kUnsupported,
+                       "\"" + up + "\" is I8, expected F32, BF16, F16 or F8_E4M3");
+  ExpectWeightsRefused(
+      WithCodes(Checkpoint(), "model.layers.1.mlp.gate.weight", "I8", {2, 130}, {2, 5}),
+      Quantized(), StatusCode::kUnsupported, "is I8, expected F32");
 }
 
 TEST(Weights, RefuseEveryTruncatedFile) {

@@ -4,15 +4,10 @@
 #include <gtest/gtest.h>
 
 #include "server/json_text.h"
+#include "unit/server/parse_object.h"
 
 namespace winnow::server {
 namespace {
-
-json::object Object(const std::string& text) {
-  auto value = ParseJson(text, "test");
-  EXPECT_TRUE(value.ok()) << text;
-  return value.ok() ? value->as_object() : json::object();
-}
 
 std::optional<ApiError> Parse(const std::string& body, Completion* completion) {
   return ParseAnthropicMessages(Object(body), false, completion);

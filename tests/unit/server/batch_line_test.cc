@@ -7,8 +7,8 @@ namespace {
 
 const BatchRules kRules{.model_names = {"nano", "winnow-nano"}};
 
-std::optional<ApiError> Parse(const std::string& text, BatchLine* line = nullptr,
-                              const BatchRules& rules = kRules) {
+std::optional<ApiError> ParseLine(const std::string& text, BatchLine* line = nullptr,
+                                  const BatchRules& rules = kRules) {
   BatchLine ignored;
   return ParseBatchLine(text, rules, line != nullptr ? line : &ignored);
 }
@@ -19,14 +19,14 @@ std::string Line(const std::string& fields, const std::string& body = "{\"prompt
 
 TEST(BatchLine, ReadsBothEndpoints) {
   BatchLine line;
-  ASSERT_FALSE(Parse(R"({"custom_id":"a","method":"POST","url":"/v1/chat/completions","extra":1,
+  ASSERT_FALSE(ParseLine(R"({"custom_id":"a","method":"POST","url":"/v1/chat/completions","extra":1,
                         "body":{"model":"nano","messages":[{"role":"user","content":"hi"}]}})",
-                     &line));
+                         &line));
   EXPECT_EQ(line.custom_id, "a");
   EXPECT_EQ(line.endpoint, BatchEndpoint::kChatCompletions);
   ASSERT_EQ(line.completion.requests.size(), 1u);
   EXPECT_EQ(line.completion.requests[0].messages[0].content, "hi");
-  ASSERT_FALSE(Parse(Line("\"custom_id\":\"b\"", "{\"prompt\":[[1,2],[3]],\"n\":2}"), &line));
+  ASSERT_FALSE(ParseLine(Line("\"custom_id\":\"b\"", "{\"prompt\":[[1,2],[3]],\"n\":2}"), &line));
   EXPECT_EQ(line.endpoint, BatchEndpoint::kCompletions);
   EXPECT_EQ(line.completion.requests.size(), 2u);
   EXPECT_EQ(line.completion.n, 2);
@@ -35,7 +35,7 @@ TEST(BatchLine, ReadsBothEndpoints) {
 TEST(BatchLine, NamesTheFieldAndTheValueThatIsWrong) {
   const auto expect = [](const std::string& text, const std::string& param,
                          const std::string& part) {
-    const auto error = Parse(text);
+    const auto error = ParseLine(text);
     ASSERT_TRUE(error) << text;
     EXPECT_EQ(error->param, param) << text;
     EXPECT_NE(error->message.find(part), std::string::npos) << error->message;
@@ -65,7 +65,7 @@ TEST(BatchLine, NamesTheFieldAndTheValueThatIsWrong) {
 TEST(BatchLine, RefusesOtherEndpointsThanTheBatchs) {
   BatchRules rules = kRules;
   rules.endpoint = BatchEndpoint::kChatCompletions;
-  const auto error = Parse(Line("\"custom_id\":\"a\""), nullptr, rules);
+  const auto error = ParseLine(Line("\"custom_id\":\"a\""), nullptr, rules);
   ASSERT_TRUE(error);
   EXPECT_EQ(error->param, "url");
   EXPECT_EQ(error->code, "mismatched_url");

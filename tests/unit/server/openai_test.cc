@@ -5,15 +5,10 @@
 #include "server/json_text.h"
 #include "server/openai_answer.h"
 #include "server/openai_request.h"
+#include "unit/server/parse_object.h"
 
 namespace winnow::server {
 namespace {
-
-json::object Object(const std::string& text) {
-  auto value = ParseJson(text, "test");
-  EXPECT_TRUE(value.ok()) << text;
-  return value.ok() ? value->as_object() : json::object();
-}
 
 // The request that a chat's body becomes; it must be good.
 Completion Chat(const std::string& fields) {

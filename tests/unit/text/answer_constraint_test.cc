@@ -597,7 +597,7 @@ TEST(AnswerGrammar, KnowsFormats) {
   EXPECT_TRUE(allows("email", "anything"));
 }
 
-constexpr std::string_view kTools =
+constexpr std::string_view kTwoTools =
     R"([{"type":"function","function":{"name":"weather","parameters":{"type":"object","properties":{
           "city":{"type":"string"},"days":{"type":"array","items":{"type":"integer"}},
           "unit":{"enum":["C","F"]},"note":{"anyOf":[{"type":"string","maxLength":4},
@@ -649,7 +649,7 @@ bool AllowsCall(ChatFormat format, std::string_view text, std::string_view name 
   bool allows[2];
   for (int index = 0; index < 2; ++index) {
     const Trie& trie = index == 0 ? Nano() : Small();
-    allows[index] = AllowsCall(AnswerGrammar::ForToolCalls(format, kTools, name, *trie).value(),
+    allows[index] = AllowsCall(AnswerGrammar::ForToolCalls(format, kTwoTools, name, *trie).value(),
                                trie, text, kMarkers);
   }
   EXPECT_EQ(allows[0], allows[1]) << text;
@@ -733,7 +733,7 @@ TEST(ToolCallGrammar, IsTheFormOfDeepSeekV31) {
 // What a vocabulary has as one token is not to be spelled.
 TEST(ToolCallGrammar, WantsMarkersAsTokens) {
   const Grammar grammar =
-      AnswerGrammar::ForToolCalls(ChatFormat::kGlm, kTools, "stop", *Small()).value();
+      AnswerGrammar::ForToolCalls(ChatFormat::kGlm, kTwoTools, "stop", *Small()).value();
   AnswerConstraint constraint(grammar, Small());
   EXPECT_FALSE(constraint.Accept(TokensOf(*Small(), "<").front()));
   EXPECT_TRUE(constraint.Accept(*Small()->FindMarker("<tool_call>")));
@@ -742,7 +742,7 @@ TEST(ToolCallGrammar, WantsMarkersAsTokens) {
 // The end of an argument in letters would end it for whoever reads the text.
 TEST(ToolCallGrammar, KeepsEndsOutOfStrings) {
   const Grammar grammar =
-      AnswerGrammar::ForToolCalls(ChatFormat::kGlm, kTools, "weather", *Small()).value();
+      AnswerGrammar::ForToolCalls(ChatFormat::kGlm, kTwoTools, "weather", *Small()).value();
   AnswerConstraint constraint(grammar, Small());
   const auto accept = [&](std::string_view text) {
     for (char byte : text) {
@@ -764,16 +764,16 @@ TEST(ToolCallGrammar, KeepsEndsOutOfStrings) {
 
 // Random tokens make calls that the parser understands and whose arguments satisfy the tool.
 TEST(ToolCallGrammar, LeadsRandomTokensToCallsThatAreUnderstood) {
-  const json::value tools = json::parse(json::string_view(kTools.data(), kTools.size()));
+  const json::value tools = json::parse(json::string_view(kTwoTools.data(), kTwoTools.size()));
   int64_t num_calls = 0;
   for (ChatFormat format : {ChatFormat::kDeepSeekV31, ChatFormat::kDeepSeekV32, ChatFormat::kGlm}) {
     for (const Trie& trie : {Nano(), Small()}) {
       const int32_t end = trie == Nano() ? kEnd : *trie->FindMarker("<end>");
-      const Grammar grammar = AnswerGrammar::ForToolCalls(format, kTools, "", *trie).value();
+      const Grammar grammar = AnswerGrammar::ForToolCalls(format, kTwoTools, "", *trie).value();
       for (int seed = 0; seed < 12; ++seed) {
         const std::string answer = Walk(grammar, trie, seed, end);
         if (answer.empty()) continue;
-        AnswerParser parser({.format = format, .tool_calls = true, .tools_json = kTools});
+        AnswerParser parser({.format = format, .tool_calls = true, .tools_json = kTwoTools});
         AnswerPiece piece = parser.Append(answer);
         EXPECT_EQ(piece.text + parser.Flush().text, "") << answer;
         EXPECT_FALSE(piece.tool_calls.empty()) << answer;
@@ -803,7 +803,7 @@ TEST(ToolCallGrammar, RefusesToolsThatCannotBeCalled) {
   };
   EXPECT_THAT(error("[]"), HasSubstr("tools: none"));
   EXPECT_THAT(error("{}"), HasSubstr("tools: an object"));
-  EXPECT_THAT(error(kTools, "fly"), HasSubstr("tool_choice: \"fly\""));
+  EXPECT_THAT(error(kTwoTools, "fly"), HasSubstr("tool_choice: \"fly\""));
   EXPECT_THAT(error(R"([{"function":{"name":"a\"b"}}])"), HasSubstr("tools[0].function.name"));
   EXPECT_THAT(error(R"([{"function":{"name":"a"}},{"function":{"name":"a"}}])"),
               HasSubstr("tools[1].function.name: \"a\" again"));

@@ -45,7 +45,7 @@ void Add(const AnswerPiece& piece, Parsed& parsed) {
 }
 
 // The answer at once; cut in all ways at random it must give the same.
-Parsed Parse(const AnswerParserOptions& options, std::string_view answer) {
+Parsed ParseAnswer(const AnswerParserOptions& options, std::string_view answer) {
   Parsed whole;
   AnswerParser at_once(options);
   Add(at_once.Append(answer), whole);
@@ -69,26 +69,30 @@ Parsed Parse(const AnswerParserOptions& options, std::string_view answer) {
 AnswerParserOptions Options(ChatFormat format, std::string_view tools = "") {
   return {.format = format, .tool_calls = true, .tools_json = tools};
 }
-Parsed V31(std::string_view answer) { return Parse(Options(ChatFormat::kDeepSeekV31), answer); }
-Parsed V32(std::string_view answer) { return Parse(Options(ChatFormat::kDeepSeekV32), answer); }
+Parsed ParseV31(std::string_view answer) {
+  return ParseAnswer(Options(ChatFormat::kDeepSeekV31), answer);
+}
+Parsed ParseV32(std::string_view answer) {
+  return ParseAnswer(Options(ChatFormat::kDeepSeekV32), answer);
+}
 
 constexpr std::string_view kGlmTools =
     R"([{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{
          "s":{"type":"string"},"n":{"type":"integer"},"o":{"$ref":"#/$defs/o"},
          "u":{"anyOf":[{"type":"string"},{"type":"null"}]},"any":{}},
          "$defs":{"o":{"type":"object"}}}}}])";
-Parsed Glm(std::string_view answer) {
-  return Parse(Options(ChatFormat::kGlmWithEffort, kGlmTools), answer);
+Parsed ParseGlm(std::string_view answer) {
+  return ParseAnswer(Options(ChatFormat::kGlmWithEffort, kGlmTools), answer);
 }
 
 TEST(AnswerParser, TakesReasoningUpToItsEnd) {
   AnswerParserOptions options;
   options.in_reasoning = true;
-  EXPECT_EQ(Parse(options, "so</thin</think>\nyes</think>"),
+  EXPECT_EQ(ParseAnswer(options, "so</thin</think>\nyes</think>"),
             (Parsed{"so</thin", "\nyes</think>", {}}));
-  EXPECT_EQ(Parse(options, "no end</thi"), (Parsed{"no end</thi", "", {}}));
+  EXPECT_EQ(ParseAnswer(options, "no end</thi"), (Parsed{"no end</thi", "", {}}));
   options.in_reasoning = false;
-  EXPECT_EQ(Parse(options, "so</think>yes"), (Parsed{"", "so</think>yes", {}}));
+  EXPECT_EQ(ParseAnswer(options, "so</think>yes"), (Parsed{"", "so</think>yes", {}}));
 }
 
 TEST(AnswerParser, SaysWhenReasoningIsOver) {
@@ -109,12 +113,13 @@ TEST(AnswerParser, TellsTextAtOnceUnlessItMayBeATag) {
 
 TEST(AnswerParser, LeavesCallsInTheTextWhenNotAsked) {
   const AnswerParserOptions options = {.format = ChatFormat::kGlm};
-  EXPECT_EQ(Parse(options, "<tool_call>f</tool_call>").text, "<tool_call>f</tool_call>");
+  EXPECT_EQ(ParseAnswer(options, "<tool_call>f</tool_call>").text, "<tool_call>f</tool_call>");
 }
 
 TEST(DeepSeekV32Answers, BecomeCalls) {
   EXPECT_EQ(
-      V32("Let me see.\n\n<｜DSML｜function_calls>\n"
+      ParseV32(
+          "Let me see.\n\n<｜DSML｜function_calls>\n"
           "<｜DSML｜invoke name=\"weather\">\n"
           "<｜DSML｜parameter name=\"city\" string=\"true\">\"Köln\"\n<a></｜DSML｜parameter>\n"
           "<｜DSML｜parameter name=\"days\" string=\"false\">[1, 2.0]</｜DSML｜parameter>\n"
@@ -129,8 +134,8 @@ TEST(DeepSeekV32Answers, BecomeCalls) {
 }
 
 TEST(DeepSeekV32Answers, KeepLineEndsThatAreNotTheCallsOwn) {
-  EXPECT_EQ(V32("a\n\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n\n"
-                "</｜DSML｜invoke>\n</｜DSML｜function_calls>\n"),
+  EXPECT_EQ(ParseV32("a\n\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n\n"
+                     "</｜DSML｜invoke>\n</｜DSML｜function_calls>\n"),
             (Parsed{"", "a\n\n", {{"f", "{}"}}}));
 }
 
@@ -141,27 +146,27 @@ TEST(DeepSeekV32Answers, ThatBreakTheFormAreText) {
         "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n{}\n</｜DSML｜invoke>",
         "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\">",
         "\n\n<｜DSML｜function_ca", "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f"}) {
-    EXPECT_EQ(V32(answer), (Parsed{"", std::string(answer), {}}));
+    EXPECT_EQ(ParseV32(answer), (Parsed{"", std::string(answer), {}}));
   }
 }
 
 TEST(DeepSeekV32Answers, CloseArgumentsWhereTheFormBreaksLater) {
-  EXPECT_EQ(V32("\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"
-                "<｜DSML｜parameter name=\"a\" string=\"true\">x</｜DSML｜parameter>\noops"),
+  EXPECT_EQ(ParseV32("\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"
+                     "<｜DSML｜parameter name=\"a\" string=\"true\">x</｜DSML｜parameter>\noops"),
             (Parsed{"", "\noops", {{"f", R"({"a": "x"})"}}}));
   // The same argument twice.
-  EXPECT_EQ(V32("\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"
-                "<｜DSML｜parameter name=\"a\" string=\"true\">x</｜DSML｜parameter>\n"
-                "<｜DSML｜parameter name=\"a\" string=\"true\">y</｜DSML｜parameter>"),
+  EXPECT_EQ(ParseV32("\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"
+                     "<｜DSML｜parameter name=\"a\" string=\"true\">x</｜DSML｜parameter>\n"
+                     "<｜DSML｜parameter name=\"a\" string=\"true\">y</｜DSML｜parameter>"),
             (Parsed{"",
                     "\n<｜DSML｜parameter name=\"a\" string=\"true\">y</｜DSML｜parameter>",
                     {{"f", R"({"a": "x"})"}}}));
 }
 
 TEST(DeepSeekV32Answers, MakeStringsOfValuesThatAreNoJson) {
-  EXPECT_EQ(V32("\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"
-                "<｜DSML｜parameter name=\"a\" string=\"false\">{x</｜DSML｜parameter>\n"
-                "</｜DSML｜invoke>\n</｜DSML｜function_calls>")
+  EXPECT_EQ(ParseV32("\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"
+                     "<｜DSML｜parameter name=\"a\" string=\"false\">{x</｜DSML｜parameter>\n"
+                     "</｜DSML｜invoke>\n</｜DSML｜function_calls>")
                 .calls,
             (std::vector<Call>{{"f", R"({"a": "{x"})"}}));
 }
@@ -170,11 +175,12 @@ TEST(DeepSeekV32Answers, LeaveArgumentsOpenWhenCutOff) {
   const std::string call =
       "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"
       "<｜DSML｜parameter name=\"a\" string=\"true\">x\ny";
-  EXPECT_EQ(V32(call), (Parsed{"", "", {{"f", R"({"a": "x\ny)"}}}));
-  EXPECT_EQ(V32(call + "</｜DSML"), (Parsed{"", "", {{"f", R"({"a": "x\ny</｜DSML)"}}}));
-  EXPECT_EQ(V32(call + "</｜DSML｜parameter>\n</"), (Parsed{"", "", {{"f", R"({"a": "x\ny")"}}}));
-  EXPECT_EQ(V32("\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"
-                "<｜DSML｜parameter name=\"a\" string=\"false\">[1, "),
+  EXPECT_EQ(ParseV32(call), (Parsed{"", "", {{"f", R"({"a": "x\ny)"}}}));
+  EXPECT_EQ(ParseV32(call + "</｜DSML"), (Parsed{"", "", {{"f", R"({"a": "x\ny</｜DSML)"}}}));
+  EXPECT_EQ(ParseV32(call + "</｜DSML｜parameter>\n</"),
+            (Parsed{"", "", {{"f", R"({"a": "x\ny")"}}}));
+  EXPECT_EQ(ParseV32("\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"
+                     "<｜DSML｜parameter name=\"a\" string=\"false\">[1, "),
             (Parsed{"", "", {{"f", R"({"a": [1, )"}}}));
 }
 
@@ -192,17 +198,17 @@ TEST(DeepSeekV32Answers, TellStringsAsTheyAreSpoken) {
 
 TEST(GlmAnswers, BecomeCalls) {
   EXPECT_EQ(
-      Glm("I look.<tool_call>f<arg_key>s</arg_key><arg_value>12</arg_value>"
-          "<arg_key>n</arg_key><arg_value>12</arg_value>"
-          "<arg_key>o</arg_key><arg_value>{\"a\": null}</arg_value></tool_call>"
-          "<tool_call>g</tool_call>"),
+      ParseGlm("I look.<tool_call>f<arg_key>s</arg_key><arg_value>12</arg_value>"
+               "<arg_key>n</arg_key><arg_value>12</arg_value>"
+               "<arg_key>o</arg_key><arg_value>{\"a\": null}</arg_value></tool_call>"
+               "<tool_call>g</tool_call>"),
       (Parsed{"", "I look.", {{"f", R"({"s": "12", "n": 12, "o": {"a": null}})"}, {"g", "{}"}}}));
 }
 
 TEST(GlmAnswers, ReadArgumentsByTheirSchema) {
   const auto argument = [](std::string key, std::string value) {
-    const Parsed parsed = Glm("<tool_call>f<arg_key>" + key + "</arg_key><arg_value>" + value +
-                              "</arg_value></tool_call>");
+    const Parsed parsed = ParseGlm("<tool_call>f<arg_key>" + key + "</arg_key><arg_value>" + value +
+                                   "</arg_value></tool_call>");
     EXPECT_EQ(parsed.calls.size(), 1u);
     return parsed.calls.at(0).arguments;
   };
@@ -216,7 +222,7 @@ TEST(GlmAnswers, ReadArgumentsByTheirSchema) {
 }
 
 TEST(GlmAnswers, MayHaveSpaceBetweenTags) {
-  EXPECT_EQ(Glm("<tool_call>f\n<arg_key>n</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"),
+  EXPECT_EQ(ParseGlm("<tool_call>f\n<arg_key>n</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"),
             (Parsed{"", "", {{"f", R"({"n": 1})"}}}));
 }
 
@@ -224,31 +230,34 @@ TEST(GlmAnswers, ThatBreakTheFormAreText) {
   for (std::string_view answer :
        {"<tool_call>", "<tool_call></tool_call>", "<tool_call>f</arg_key>",
         "<tool_call>f<arg_key>n", "a <tool_c", "<tool_call>a\nb</tool_call>"}) {
-    EXPECT_EQ(Glm(answer), (Parsed{"", std::string(answer), {}}));
+    EXPECT_EQ(ParseGlm(answer), (Parsed{"", std::string(answer), {}}));
   }
-  EXPECT_EQ(Glm("<tool_call><tool_call>f</tool_call>"), (Parsed{"", "<tool_call>", {{"f", "{}"}}}));
+  EXPECT_EQ(ParseGlm("<tool_call><tool_call>f</tool_call>"),
+            (Parsed{"", "<tool_call>", {{"f", "{}"}}}));
 }
 
 TEST(DeepSeekV31Answers, BecomeCalls) {
-  EXPECT_EQ(V31("Well.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"x\":1}"
-                "<｜tool▁call▁end｜><｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜>"
-                "<｜tool▁calls▁end｜>"),
+  EXPECT_EQ(ParseV31("Well.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"x\":1}"
+                     "<｜tool▁call▁end｜><｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜>"
+                     "<｜tool▁calls▁end｜>"),
             (Parsed{"", "Well.", {{"f", R"({"x":1})"}, {"g", "{}"}}}));
 }
 
 TEST(DeepSeekV31Answers, ThatBreakTheFormAreText) {
   const std::string call =
       "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>[1]<｜tool▁call▁end｜>";
-  EXPECT_EQ(V31(call + "<｜tool▁calls▁end｜>"), (Parsed{"", call + "<｜tool▁calls▁end｜>", {}}));
+  EXPECT_EQ(ParseV31(call + "<｜tool▁calls▁end｜>"),
+            (Parsed{"", call + "<｜tool▁calls▁end｜>", {}}));
   EXPECT_EQ(
-      V31(call + "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+      ParseV31(call +
+               "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
       (Parsed{"", call, {{"g", "{}"}}}));
   const std::string other = "<｜tool▁calls▁begin｜>f<｜tool▁calls▁end｜>";
-  EXPECT_EQ(V31(other), (Parsed{"", other, {}}));
+  EXPECT_EQ(ParseV31(other), (Parsed{"", other, {}}));
 }
 
 TEST(DeepSeekV31Answers, TellWhatThereIsOfACallThatIsCutOff) {
-  EXPECT_EQ(V31("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"x\":"),
+  EXPECT_EQ(ParseV31("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"x\":"),
             (Parsed{"", "", {{"f", "{\"x\":"}}}));
 }
 
@@ -315,7 +324,7 @@ TEST(AnswerParser, MakesSenseOfAnything) {
          {ChatFormat::kDeepSeekV31, ChatFormat::kDeepSeekV32, ChatFormat::kGlm}) {
       AnswerParserOptions options = Options(format, kGlmTools);
       options.in_reasoning = random() % 4 == 0;
-      const Parsed parsed = Parse(options, answer);
+      const Parsed parsed = ParseAnswer(options, answer);
       if (parsed.calls.empty() && !options.in_reasoning) {
         EXPECT_EQ(parsed.text, answer);
       }

@@ -57,7 +57,7 @@ MergeMap RandomMerges(std::string_view alphabet, int num_merges, bool orderly, s
   return merges;
 }
 
-std::vector<int32_t> Encode(std::string_view piece, const MergeMap& merges) {
+std::vector<int32_t> Merge(std::string_view piece, const MergeMap& merges) {
   MergeTable table(merges.size());
   for (const auto& [pair, merge] : merges) table.Insert(pair.first, pair.second, merge);
   const std::array<int32_t, 256> byte_tokens = ByteTokens();
@@ -77,7 +77,7 @@ TEST(BytePairMerger, FollowsTheDefinitionOnShortPieces) {
   for (int round = 0; round < 400; ++round) {
     const MergeMap merges = RandomMerges("abc", 40, round % 2 == 0, rng);
     const std::string piece = RandomPiece("abc", rng() % 60, rng);
-    ASSERT_EQ(Encode(piece, merges), MergeByDefinition(piece, merges)) << round << " " << piece;
+    ASSERT_EQ(Merge(piece, merges), MergeByDefinition(piece, merges)) << round << " " << piece;
   }
 }
 
@@ -95,16 +95,16 @@ TEST(BytePairMerger, FollowsTheDefinitionOnLongPieces) {
       expected.push_back('|');
       piece += part + "|";
     }
-    ASSERT_EQ(Encode(piece, merges), expected) << round;
+    ASSERT_EQ(Merge(piece, merges), expected) << round;
   }
 }
 
 TEST(BytePairMerger, PairsARunFromTheLeft) {
   const MergeMap merges = {{{'a', 'a'}, {0, 256}}, {{256, 256}, {1, 257}}};
-  EXPECT_EQ(Encode("aaaaaaa", merges), (std::vector<int32_t>{257, 256, 'a'}));
+  EXPECT_EQ(Merge("aaaaaaa", merges), (std::vector<int32_t>{257, 256, 'a'}));
 }
 
-TEST(BytePairMerger, GivesNothingForNothing) { EXPECT_TRUE(Encode("", {}).empty()); }
+TEST(BytePairMerger, GivesNothingForNothing) { EXPECT_TRUE(Merge("", {}).empty()); }
 
 TEST(MergeTable, KeepsTheLastMergeOfAPair) {
   MergeTable table(2);

@@ -51,13 +51,13 @@ std::string Rendered(ChatFormat format, const std::vector<ChatMessage>& messages
   return text;
 }
 
-std::string V31(const std::vector<ChatMessage>& messages, const ChatOptions& options = {}) {
+std::string RenderV31(const std::vector<ChatMessage>& messages, const ChatOptions& options = {}) {
   return Rendered(ChatFormat::kDeepSeekV31, messages, options);
 }
-std::string V32(const std::vector<ChatMessage>& messages, const ChatOptions& options = {}) {
+std::string RenderV32(const std::vector<ChatMessage>& messages, const ChatOptions& options = {}) {
   return Rendered(ChatFormat::kDeepSeekV32, messages, options);
 }
-std::string Glm(const std::vector<ChatMessage>& messages, const ChatOptions& options = {}) {
+std::string RenderGlm(const std::vector<ChatMessage>& messages, const ChatOptions& options = {}) {
   return Rendered(ChatFormat::kGlmWithEffort, messages, options);
 }
 
@@ -69,59 +69,60 @@ constexpr const char* kTools =
     R"({"type":"function","function":{"name":"ü"}}])";
 
 TEST(DeepSeekV31, RendersATalk) {
-  EXPECT_EQ(V31(kTalk),
+  EXPECT_EQ(RenderV31(kTalk),
             "<｜begin▁of▁sentence｜>S<｜User｜>hi<｜Assistant｜></think>yo<｜end▁of▁sentence｜>"
             "<｜User｜>bye<｜Assistant｜></think>");
-  EXPECT_TRUE(V31(kTalk, {.thinking = true}).ends_with("bye<｜Assistant｜><think>"));
-  EXPECT_TRUE(V31(kTalk, {.add_generation_prompt = false}).ends_with("<｜User｜>bye"));
+  EXPECT_TRUE(RenderV31(kTalk, {.thinking = true}).ends_with("bye<｜Assistant｜><think>"));
+  EXPECT_TRUE(RenderV31(kTalk, {.add_generation_prompt = false}).ends_with("<｜User｜>bye"));
 }
 
 TEST(DeepSeekV31, GathersSystemMessagesInFront) {
-  EXPECT_EQ(V31({Message("user", "a"), Message("system", "S"), Message("system", "T")}),
+  EXPECT_EQ(RenderV31({Message("user", "a"), Message("system", "S"), Message("system", "T")}),
             "<｜begin▁of▁sentence｜>S\n\nT<｜User｜>a<｜Assistant｜></think>");
 }
 
 TEST(DeepSeekV31, LeavesOutReasoningWithinContent) {
   EXPECT_EQ(
-      V31({Message("user", "a"), Message("assistant", "why</think>b</think>c")}),
+      RenderV31({Message("user", "a"), Message("assistant", "why</think>b</think>c")}),
       "<｜begin▁of▁sentence｜><｜User｜>a<｜Assistant｜></think>b</think>c<｜end▁of▁sentence｜>");
 }
 
 TEST(DeepSeekV31, RendersCallsAndTheirResults) {
-  EXPECT_EQ(V31({Message("user", "a"), Calls("", {{"1", "f", R"({"x":1})"}, {"2", "g", "{}"}}),
+  EXPECT_EQ(
+      RenderV31({Message("user", "a"), Calls("", {{"1", "f", R"({"x":1})"}, {"2", "g", "{}"}}),
                  Message("tool", "r1"), Message("tool", "r2"), Message("assistant", "done"),
                  Message("user", "b")}),
-            "<｜begin▁of▁sentence｜><｜User｜>a<｜Assistant｜></think><｜tool▁calls▁begin｜>"
-            "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"x\":1}<｜tool▁call▁end｜>"
-            "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
-            "<｜end▁of▁sentence｜><｜tool▁output▁begin｜>r1<｜tool▁output▁end｜>"
-            "<｜tool▁output▁begin｜>r2<｜tool▁output▁end｜>done<｜end▁of▁sentence｜>"
-            "<｜User｜>b<｜Assistant｜></think>");
+      "<｜begin▁of▁sentence｜><｜User｜>a<｜Assistant｜></think><｜tool▁calls▁begin｜>"
+      "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"x\":1}<｜tool▁call▁end｜>"
+      "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+      "<｜end▁of▁sentence｜><｜tool▁output▁begin｜>r1<｜tool▁output▁end｜>"
+      "<｜tool▁output▁begin｜>r2<｜tool▁output▁end｜>done<｜end▁of▁sentence｜>"
+      "<｜User｜>b<｜Assistant｜></think>");
 }
 
 TEST(DeepSeekV31, AddsNothingBehindAResult) {
-  EXPECT_TRUE(V31({Message("user", "a"), Calls("", {{"1", "f", "{}"}}), Message("tool", "r")})
+  EXPECT_TRUE(RenderV31({Message("user", "a"), Calls("", {{"1", "f", "{}"}}), Message("tool", "r")})
                   .ends_with("r<｜tool▁output▁end｜>"));
 }
 
 TEST(DeepSeekV31, OpensAPrefixInThinking) {
   ChatMessage prefix = Message("assistant", "so");
   prefix.prefix = true;
-  EXPECT_TRUE(V31({Message("user", "a"), prefix}, {.thinking = true})
+  EXPECT_TRUE(RenderV31({Message("user", "a"), prefix}, {.thinking = true})
                   .ends_with("<｜Assistant｜><think>so<｜end▁of▁sentence｜>"));
 }
 
 TEST(DeepSeekV31, RefusesToolsAndUnknownRoles) {
-  EXPECT_THAT(V31(kTalk, {.tools_json = "[]"}), HasSubstr("error: tools"));
-  EXPECT_THAT(V31({Message("developer", "x")}),
+  EXPECT_THAT(RenderV31(kTalk, {.tools_json = "[]"}), HasSubstr("error: tools"));
+  EXPECT_THAT(RenderV31({Message("developer", "x")}),
               HasSubstr("error: messages[0].role: \"developer\""));
 }
 
 TEST(DeepSeekV32, RendersATalk) {
-  EXPECT_EQ(V32(kTalk),
+  EXPECT_EQ(RenderV32(kTalk),
             "<｜begin▁of▁sentence｜>S<｜User｜>hi<｜Assistant｜></think>yo<｜end▁of▁sentence｜>"
             "<｜User｜>bye<｜Assistant｜></think>");
-  EXPECT_TRUE(V32(kTalk, {.thinking = true}).ends_with("bye<｜Assistant｜><think>"));
+  EXPECT_TRUE(RenderV32(kTalk, {.thinking = true}).ends_with("bye<｜Assistant｜><think>"));
 }
 
 TEST(DeepSeekV32, PutsToolsIntoTheFirstSystemMessage) {
@@ -129,9 +130,9 @@ TEST(DeepSeekV32, PutsToolsIntoTheFirstSystemMessage) {
       "\n\nBEFORE <｜DSML｜>\n"
       "{\"name\": \"f\", \"strict\": true, \"parameters\": {\"a\": [1, 2.0]}}\n"
       "{\"name\": \"ü\"}\nAFTER\n";
-  EXPECT_EQ(V32({Message("system", "S"), Message("user", "a")}, {.tools_json = kTools}),
+  EXPECT_EQ(RenderV32({Message("system", "S"), Message("user", "a")}, {.tools_json = kTools}),
             "<｜begin▁of▁sentence｜>S" + tools + "<｜User｜>a<｜Assistant｜></think>");
-  EXPECT_EQ(V32({Message("user", "a")}, {.tools_json = kTools}),
+  EXPECT_EQ(RenderV32({Message("user", "a")}, {.tools_json = kTools}),
             "<｜begin▁of▁sentence｜>" + tools + "<｜User｜>a<｜Assistant｜></think>");
 }
 
@@ -140,7 +141,7 @@ TEST(DeepSeekV32, FramesTheDeveloper) {
   developer.tools_json = R"([{"function":{"name":"f"}}])";
   developer.response_format_json = R"({"type":"object"})";
   EXPECT_EQ(
-      V32({developer}, {.thinking = true}),
+      RenderV32({developer}, {.thinking = true}),
       "<｜begin▁of▁sentence｜><｜User｜>\n\nBEFORE <｜DSML｜>\n{\"name\": \"f\"}\nAFTER\n"
       "\n\nFORMAT {\"type\": \"object\"}.\n\n# The user's message is: D<｜Assistant｜><think>");
 }
@@ -162,10 +163,10 @@ constexpr const char* kResults =
     "\n\n<function_results>\n<result>r1</result>\n<result>r2</result>\n</function_results>\n\n";
 
 TEST(DeepSeekV32, RendersAToolRoundWithItsReasoning) {
-  EXPECT_EQ(V32(kToolRound, {.thinking = true}),
+  EXPECT_EQ(RenderV32(kToolRound, {.thinking = true}),
             std::string("<｜begin▁of▁sentence｜><｜User｜>q<｜Assistant｜><think>R1</think>") +
                 kCalls + kResults + "<think>");
-  EXPECT_EQ(V32(kToolRound),
+  EXPECT_EQ(RenderV32(kToolRound),
             std::string("<｜begin▁of▁sentence｜><｜User｜>q<｜Assistant｜></think>") + kCalls +
                 kResults + "</think>");
 }
@@ -178,42 +179,44 @@ TEST(DeepSeekV32, DropsWhatWasThoughtBeforeTheLastQuestion) {
   const std::string expected =
       std::string("<｜begin▁of▁sentence｜><｜User｜>q<｜Assistant｜></think>") + kCalls + kResults +
       "</think>A<｜end▁of▁sentence｜><｜User｜>next<｜Assistant｜><think>";
-  EXPECT_EQ(V32(messages, {.thinking = true}), expected);
+  EXPECT_EQ(RenderV32(messages, {.thinking = true}), expected);
   messages.insert(messages.begin(), Message("developer", "D"));
-  EXPECT_EQ(V32(messages, {.thinking = true}), expected);
-  EXPECT_THAT(V32(messages, {.thinking = true, .drop_thinking = false}), HasSubstr("is: D<"));
-  EXPECT_THAT(V32(messages), HasSubstr("is: D<"));
+  EXPECT_EQ(RenderV32(messages, {.thinking = true}), expected);
+  EXPECT_THAT(RenderV32(messages, {.thinking = true, .drop_thinking = false}), HasSubstr("is: D<"));
+  EXPECT_THAT(RenderV32(messages), HasSubstr("is: D<"));
 }
 
 TEST(DeepSeekV32, LeavesResultsOpenUntilAllAreThere) {
   std::vector<ChatMessage> messages = kToolRound;
   messages.pop_back();
-  EXPECT_TRUE(V32(messages).ends_with("\n<result>r1</result>"));
+  EXPECT_TRUE(RenderV32(messages).ends_with("\n<result>r1</result>"));
 }
 
 TEST(DeepSeekV32, RefusesWhatTheFormatCannotSay) {
   std::vector<ChatMessage> messages = kToolRound;
   messages.push_back(Message("tool", "r3"));
-  EXPECT_THAT(V32(messages), HasSubstr("error: messages[4]: result 3 of a tool"));
-  EXPECT_THAT(V32({Message("tool", "r")}), HasSubstr("error: messages[0]: result 1 of a tool"));
-  EXPECT_THAT(V32({Message("user", "q"), Message("assistant", "A")}, {.thinking = true}),
+  EXPECT_THAT(RenderV32(messages), HasSubstr("error: messages[4]: result 3 of a tool"));
+  EXPECT_THAT(RenderV32({Message("tool", "r")}),
+              HasSubstr("error: messages[0]: result 1 of a tool"));
+  EXPECT_THAT(RenderV32({Message("user", "q"), Message("assistant", "A")}, {.thinking = true}),
               HasSubstr("error: messages[1]: no reasoning_content"));
-  EXPECT_THAT(V32({Message("developer", "")}), HasSubstr("error: messages[0].content"));
-  EXPECT_THAT(V32({Message("critic", "x")}), HasSubstr("error: messages[0].role: \"critic\""));
-  EXPECT_THAT(V32({Message("user", "q"), Calls("", {{"1", "f", "[1]"}})}),
+  EXPECT_THAT(RenderV32({Message("developer", "")}), HasSubstr("error: messages[0].content"));
+  EXPECT_THAT(RenderV32({Message("critic", "x")}),
+              HasSubstr("error: messages[0].role: \"critic\""));
+  EXPECT_THAT(RenderV32({Message("user", "q"), Calls("", {{"1", "f", "[1]"}})}),
               HasSubstr("error: messages[1].tool_calls[0].arguments: expected a JSON object"));
-  EXPECT_THAT(V32(kTalk, {.tools_json = R"([{"name":"f"}])"}),
+  EXPECT_THAT(RenderV32(kTalk, {.tools_json = R"([{"name":"f"}])"}),
               HasSubstr("error: messages[0].tools"));
 }
 
 TEST(Glm, RendersATalk) {
-  EXPECT_EQ(Glm(kTalk, {.thinking = true}),
+  EXPECT_EQ(RenderGlm(kTalk, {.thinking = true}),
             "[gMASK]<sop><|system|>Reasoning Effort: Max<|system|>S<|user|>hi"
             "<|assistant|><think></think>yo<|user|>bye<|assistant|><think>");
-  EXPECT_EQ(Glm(kTalk),
+  EXPECT_EQ(RenderGlm(kTalk),
             "[gMASK]<sop><|system|>S<|user|>hi<|assistant|><think></think>yo<|user|>bye"
             "<|assistant|><think></think>");
-  EXPECT_THAT(Glm(kTalk, {.thinking = true, .reasoning_effort = "high"}),
+  EXPECT_THAT(RenderGlm(kTalk, {.thinking = true, .reasoning_effort = "high"}),
               HasSubstr("<|system|>Reasoning Effort: High<|system|>S"));
 }
 
@@ -227,17 +230,17 @@ TEST(Glm, ListsTools) {
   const char* tools =
       R"([{"type":"function","function":{"name":"f","strict":true,"x":{"strict":1}}},)"
       R"({"name":"bare","defer_loading":false},{"name":"later","defer_loading":true}])";
-  EXPECT_EQ(Glm({Message("user", "a")}, {.tools_json = tools}),
+  EXPECT_EQ(RenderGlm({Message("user", "a")}, {.tools_json = tools}),
             "[gMASK]<sop><|system|>\nBEFORE <｜DSML｜>\n{\"name\": \"f\", \"x\": {\"strict\": 1}}\n"
             "{\"name\": \"bare\"}\n\nAFTER\n<|user|>a<|assistant|><think></think>");
 }
 
 TEST(Glm, RendersAToolRound) {
   EXPECT_EQ(
-      Glm({Message("user", "q"),
-           Thought(" R ", Calls(" so\n", {{"1", "f", R"({"s":"a b","n":[1,null]})"}})),
-           Message("tool", "r1"), Message("tool", "r2")},
-          {.thinking = true}),
+      RenderGlm({Message("user", "q"),
+                 Thought(" R ", Calls(" so\n", {{"1", "f", R"({"s":"a b","n":[1,null]})"}})),
+                 Message("tool", "r1"), Message("tool", "r2")},
+                {.thinking = true}),
       "[gMASK]<sop><|system|>Reasoning Effort: Max<|user|>q<|assistant|><think> R </think>so"
       "<tool_call>f<arg_key>s</arg_key><arg_value>a b</arg_value><arg_key>n</arg_key>"
       "<arg_value>[1, null]</arg_value></tool_call><|observation|><tool_response>r1</tool_response>"
@@ -247,9 +250,10 @@ TEST(Glm, RendersAToolRound) {
 TEST(Glm, KeepsEarlierReasoningOnlyIfAsked) {
   const std::vector<ChatMessage> messages = {
       Message("user", "q"), Message("assistant", "<think>why</think> A "), Message("user", "r")};
-  EXPECT_THAT(Glm(messages), HasSubstr("<|assistant|><think></think>A<|user|>"));
-  EXPECT_THAT(Glm(messages, {.clear_thinking = true}), HasSubstr("<think></think>A<|user|>"));
-  EXPECT_THAT(Glm(messages, {.clear_thinking = false}), HasSubstr("<think>why</think>A<|user|>"));
+  EXPECT_THAT(RenderGlm(messages), HasSubstr("<|assistant|><think></think>A<|user|>"));
+  EXPECT_THAT(RenderGlm(messages, {.clear_thinking = true}), HasSubstr("<think></think>A<|user|>"));
+  EXPECT_THAT(RenderGlm(messages, {.clear_thinking = false}),
+              HasSubstr("<think>why</think>A<|user|>"));
 }
 
 TEST(ChatTemplate, KeepsTokensOfUsersAsText) {

@@ -23,28 +23,30 @@ std::vector<std::string> Pieces(SplitPattern pattern, std::string_view text) {
 std::vector<std::string> DeepSeek(std::string_view text) {
   return Pieces(SplitPattern::kDeepSeekV3, text);
 }
-std::vector<std::string> Glm(std::string_view text) { return Pieces(SplitPattern::kGlm, text); }
+std::vector<std::string> SplitGlm(std::string_view text) {
+  return Pieces(SplitPattern::kGlm, text);
+}
 
 TEST(SplitText, CutsNumbersIntoThrees) {
   EXPECT_THAT(DeepSeek("1234567"), ElementsAre("123", "456", "7"));
-  EXPECT_THAT(Glm("1234567"), ElementsAre("123", "456", "7"));
+  EXPECT_THAT(SplitGlm("1234567"), ElementsAre("123", "456", "7"));
 }
 
 TEST(SplitText, GivesOneSpaceToTheWordBehind) {
   EXPECT_THAT(DeepSeek("a   b"), ElementsAre("a", "  ", " b"));
-  EXPECT_THAT(Glm("a   b"), ElementsAre("a", "  ", " b"));
+  EXPECT_THAT(SplitGlm("a   b"), ElementsAre("a", "  ", " b"));
 }
 
 TEST(SplitText, EndsTheLookAheadWhereANumberCutsTheText) {
   // DeepSeek's numbers are cut out first, so white space before one is at the end of its text; in
   // GLM's one expression the last space stays alone.
   EXPECT_THAT(DeepSeek("a  1"), ElementsAre("a", "  ", "1"));
-  EXPECT_THAT(Glm("a  1"), ElementsAre("a", " ", " ", "1"));
+  EXPECT_THAT(SplitGlm("a  1"), ElementsAre("a", " ", " ", "1"));
 }
 
 TEST(SplitText, KeepsLineBreaksWithWhatIsBeforeThem) {
   EXPECT_THAT(DeepSeek("a \n\n  b;\r\n"), ElementsAre("a", " \n\n", " ", " b", ";\r\n"));
-  EXPECT_THAT(Glm("a \n\n  b;\r\n"), ElementsAre("a", " \n\n", " ", " b", ";\r\n"));
+  EXPECT_THAT(SplitGlm("a \n\n  b;\r\n"), ElementsAre("a", " \n\n", " ", " b", ";\r\n"));
 }
 
 TEST(SplitText, JoinsAsciiPunctuationToLettersOfAsciiOnly) {
@@ -52,12 +54,12 @@ TEST(SplitText, JoinsAsciiPunctuationToLettersOfAsciiOnly) {
   EXPECT_THAT(DeepSeek(".worté"), ElementsAre(".wort", "é"));
   EXPECT_THAT(DeepSeek("..word"), ElementsAre("..", "word"));
   EXPECT_THAT(DeepSeek("«word"), ElementsAre("«", "word"));
-  EXPECT_THAT(Glm(".worté«word"), ElementsAre(".worté", "«word"));
+  EXPECT_THAT(SplitGlm(".worté«word"), ElementsAre(".worté", "«word"));
 }
 
 TEST(SplitText, TakesMarksIntoWordsInDeepSeekOnly) {
   EXPECT_THAT(DeepSeek("e\u0301a"), ElementsAre("e\u0301a"));
-  EXPECT_THAT(Glm("e\u0301a"), ElementsAre("e", "\u0301a"));
+  EXPECT_THAT(SplitGlm("e\u0301a"), ElementsAre("e", "\u0301a"));
 }
 
 TEST(SplitText, CutsOutChineseAndKana) {
@@ -67,14 +69,14 @@ TEST(SplitText, CutsOutChineseAndKana) {
 }
 
 TEST(SplitText, FindsContractionsInGlmOnly) {
-  EXPECT_THAT(Glm("it's We'LL x'd'"), ElementsAre("it", "'s", " We", "'LL", " x", "'d", "'"));
+  EXPECT_THAT(SplitGlm("it's We'LL x'd'"), ElementsAre("it", "'s", " We", "'LL", " x", "'d", "'"));
   EXPECT_THAT(DeepSeek("it's"), ElementsAre("it", "'s"));
-  EXPECT_THAT(Glm("'later"), ElementsAre("'later"));
-  EXPECT_THAT(Glm("'street"), ElementsAre("'s", "treet"));
+  EXPECT_THAT(SplitGlm("'later"), ElementsAre("'later"));
+  EXPECT_THAT(SplitGlm("'street"), ElementsAre("'s", "treet"));
 }
 
 TEST(SplitText, FoldsTheLongSOnlyWhereTheExpressionIgnoresCase) {
-  EXPECT_THAT(Glm("'ſt"), ElementsAre("'ſt"));
+  EXPECT_THAT(SplitGlm("'ſt"), ElementsAre("'ſt"));
   EXPECT_THAT(Pieces(SplitPattern::kGlmCaseInsensitive, "'ſt"), ElementsAre("'ſ", "t"));
 }
 

@@ -26,13 +26,13 @@ uint64_t Hash(const std::vector<int32_t>& tokens, uint64_t hash = 0xCBF29CE48422
 
 std::string Hex(uint64_t hash) { return fmt::format("{:016x}", hash); }
 
-struct Model {
+struct VectorModel {
   const char* name;
   const char* tokenizer;
   const char* vectors;
 };
 
-class TokenizerVectors : public testing::TestWithParam<Model> {
+class TokenizerVectors : public testing::TestWithParam<VectorModel> {
  protected:
   void SetUp() override {
     Result<Tokenizer> tokenizer = Tokenizer::Load(Path(GetParam().tokenizer));
@@ -120,12 +120,13 @@ TEST_P(TokenizerVectors, DecodesWholeAndInStreams) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(HuggingFace, TokenizerVectors,
-                         testing::Values(Model{"Nano", "models/winnow-nano/tokenizer.json",
-                                               "tests/unit/text/data/nano_vectors.json"},
-                                         Model{"Glm", "tests/unit/text/data/glm_tokenizer.json",
-                                               "tests/unit/text/data/glm_vectors.json"}),
-                         [](const testing::TestParamInfo<Model>& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    HuggingFace, TokenizerVectors,
+    testing::Values(VectorModel{"Nano", "models/winnow-nano/tokenizer.json",
+                                "tests/unit/text/data/nano_vectors.json"},
+                    VectorModel{"Glm", "tests/unit/text/data/glm_tokenizer.json",
+                                "tests/unit/text/data/glm_vectors.json"}),
+    [](const testing::TestParamInfo<VectorModel>& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace winnow

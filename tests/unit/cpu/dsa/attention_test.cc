@@ -10,12 +10,6 @@
 namespace winnow::cpu {
 namespace {
 
-std::vector<int32_t> Range(int32_t first, int32_t last) {
-  std::vector<int32_t> positions;
-  for (int32_t position = first; position < last; ++position) positions.push_back(position);
-  return positions;
-}
-
 bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
@@ -63,10 +57,10 @@ void ExpectTheDefinition(const AttentionProblem& problem, const std::string& wha
   ExpectEqualBits(problem_case, RoundingBackends(), rounded, what + ", bf16");
 }
 
-constexpr LatentType kTypes[] = {LatentType::kF32, LatentType::kBf16, LatentType::kFp8};
+constexpr LatentType kLatentTypes[] = {LatentType::kF32, LatentType::kBf16, LatentType::kFp8};
 
 TEST(Attention, GivesWhatTheDefinitionGivesForEveryLatentType) {
-  for (LatentType type : kTypes) {
+  for (LatentType type : kLatentTypes) {
     ExpectTheDefinition(
         {.type = type, .topk = 70, .sequences = {{200, {199, 3, 0}}, {150, Range(120, 130)}}},
         std::string("sparse ") + Name(type));
@@ -89,7 +83,7 @@ TEST(Attention, HoldsForEveryNumberOfHeads) {
 }
 
 TEST(Attention, HoldsForRowsThatFillNoVector) {
-  for (LatentType type : kTypes) {
+  for (LatentType type : kLatentTypes) {
     for (int64_t latent_dim : {8, 24, 72, 130, 200}) {
       for (int64_t rope_dim : {2, 6, 20}) {
         for (int64_t topk : {0, 30}) {
@@ -108,7 +102,7 @@ TEST(Attention, HoldsForRowsThatFillNoVector) {
 
 // Rows that kernels may read where they are cached, for heads few and many.
 TEST(Attention, HoldsForRowsThatFillTheirVectors) {
-  for (LatentType type : kTypes) {
+  for (LatentType type : kLatentTypes) {
     for (int64_t heads : {1, 6, 8, 23, 24, 25}) {
       for (int64_t topk : {int64_t{0}, int64_t{1}, int64_t{63}, int64_t{66}, int64_t{131}}) {
         ExpectTheDefinition({.type = type,
@@ -142,7 +136,7 @@ TEST(Attention, SurvivesASharpSoftmax) {
 }
 
 TEST(Attention, IsTheSameDenseOrWithEverythingSelected) {
-  for (LatentType type : kTypes) {
+  for (LatentType type : kLatentTypes) {
     for (const auto* backends : {&Backends(), &RoundingBackends()}) {
       const AttentionCase problem_case(
           {.type = type, .sequences = {{300, {299, 298, 5}}, {129, Range(100, 129)}}}, 5);

@@ -34,6 +34,12 @@ std::vector<NamedBackend> AllBackends(Precision precision) {
   return backends;
 }
 
+std::vector<int32_t> Range(int32_t first, int32_t last) {
+  std::vector<int32_t> positions;
+  for (int32_t position = first; position < last; ++position) positions.push_back(position);
+  return positions;
+}
+
 PagedBatch::PagedBatch(const std::vector<SequenceSpec>& sequences, int64_t page_size, unsigned seed)
     : page_size_(page_size) {
   for (const SequenceSpec& spec : sequences) {

@@ -21,6 +21,9 @@ struct NamedBackend {
 };
 std::vector<NamedBackend> AllBackends(Precision precision = Precision::kF32);
 
+// first … last - 1.
+std::vector<int32_t> Range(int32_t first, int32_t last);
+
 // Tokens at `positions` of a sequence whose first `length` positions are cached.
 struct SequenceSpec {
   int64_t length = 0;

@@ -7,12 +7,6 @@
 namespace winnow::cpu {
 namespace {
 
-std::vector<int32_t> Range(int32_t first, int32_t last) {
-  std::vector<int32_t> positions;
-  for (int32_t position = first; position < last; ++position) positions.push_back(position);
-  return positions;
-}
-
 void ExpectTheDefinitions(const SelectProblem& problem, const std::string& what) {
   static const std::vector<NamedBackend>* backends = new auto(AllBackends());
   static unsigned seed = 0;
@@ -29,11 +23,11 @@ void ExpectTheDefinitions(const SelectProblem& problem, const std::string& what)
   }
 }
 
-constexpr IndexKeyType kTypes[] = {IndexKeyType::kF32, IndexKeyType::kBf16, IndexKeyType::kE4m3,
-                                   IndexKeyType::kInt8};
+constexpr IndexKeyType kKeyTypes[] = {IndexKeyType::kF32, IndexKeyType::kBf16, IndexKeyType::kE4m3,
+                                      IndexKeyType::kInt8};
 
 TEST(SelectTokens, GivesWhatTheDefinitionsGiveForEveryKeyType) {
-  for (IndexKeyType type : kTypes) {
+  for (IndexKeyType type : kKeyTypes) {
     ExpectTheDefinitions({.type = type,
                           .topk = 50,
                           .sequences = {{200, Range(170, 200)}, {64, {63}}, {131, Range(0, 131)}}},
@@ -42,7 +36,7 @@ TEST(SelectTokens, GivesWhatTheDefinitionsGiveForEveryKeyType) {
 }
 
 TEST(SelectTokens, BreaksTiesTowardTheLowerPosition) {
-  for (IndexKeyType type : kTypes) {
+  for (IndexKeyType type : kKeyTypes) {
     for (Values values : {Values::kFew, Values::kAllSame}) {
       ExpectTheDefinitions({.type = type,
                             .index_dim = 16,
@@ -55,7 +49,7 @@ TEST(SelectTokens, BreaksTiesTowardTheLowerPosition) {
 }
 
 TEST(SelectTokens, NeverChoosesNanAndSurvivesInfinities) {
-  for (IndexKeyType type : kTypes) {
+  for (IndexKeyType type : kKeyTypes) {
     for (Values values : {Values::kHostile, Values::kAllNan}) {
       ExpectTheDefinitions({.type = type,
                             .index_dim = 64,
