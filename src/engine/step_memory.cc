@@ -15,7 +15,6 @@ constexpr int64_t kMiB = 1 << 20;
 StepMemory CountStepMemory(const ModelConfig& config, const TransformerOptions& options,
                            IndexKeyType index_keys, int64_t logit_rows, const Backend& backend) {
   const int64_t T = options.max_tokens;
-  const int64_t pages = (options.max_context + kPageSize - 1) / kPageSize;
   StepMemory memory;
   memory.activations = HostBuffer::Footprint(Transformer::WorkspaceBytes(config, options));
   if (options.attention == AttentionMode::kSparse) {
@@ -26,8 +25,7 @@ StepMemory CountStepMemory(const ModelConfig& config, const TransformerOptions& 
   memory.logits = (options.max_sequences + std::min(kLogitRows, T) + logit_rows) *
                   config.vocab_size * int64_t{sizeof(float)};
   constexpr int64_t kOfToken = 2 * 5 * sizeof(int32_t);  // of the runner's batch and the engine's
-  memory.batch = T * kOfToken + options.max_sequences * pages * int64_t{sizeof(int32_t)} +
-                 Transformer::HostBytes(config);
+  memory.batch = T * kOfToken + Transformer::HostBytes(config, options);
   return memory;
 }
 

@@ -19,6 +19,15 @@ int64_t MaxPages(const TransformerOptions& options) {
   return (options.max_context + kPageSize - 1) / kPageSize;
 }
 
+// Lists of numbers follow each other at multiples of the workspace's alignment.
+int64_t PaddedCount(int64_t count) { return Workspace::Padded(count * 4) / 4; }
+
+// Numbers that Upload sends at most: four lists of the tokens and the page table.
+int64_t UploadCount(const TransformerOptions& options) {
+  return 4 * PaddedCount(options.max_tokens) +
+         PaddedCount(options.max_sequences * MaxPages(options));
+}
+
 }  // namespace
 
 int64_t Transformer::WorkspaceBytes(const ModelConfig& config, const TransformerOptions& options) {
@@ -28,10 +37,9 @@ int64_t Transformer::WorkspaceBytes(const ModelConfig& config, const Transformer
   const int64_t R = config.qk_rope_head_dim;
   const auto tensor = [T](int64_t width) { return Workspace::Padded(T * width * 4); };
   // Lists follow the order of New() in the functions named.
-  const int64_t batch = 4 * tensor(1) +
-                        Workspace::Padded(options.max_sequences * MaxPages(options) * 4) +
-                        2 * tensor(SelectionWidth(config, options)) + tensor(1);  // Upload, Forward
-  const int64_t stream = 3 * tensor(config.hidden_size);                          // RunLayers
+  const int64_t batch = UploadCount(options) * 4 + 2 * tensor(SelectionWidth(config, options)) +
+                        tensor(1);                        // Upload, Forward
+  const int64_t stream = 3 * tensor(config.hidden_size);  // RunLayers
   const int64_t indexer =
       std::max(tensor(config.index_head_dim),
                tensor(config.index_n_heads * config.index_head_dim) + tensor(config.index_n_heads));
@@ -45,8 +53,9 @@ int64_t Transformer::WorkspaceBytes(const ModelConfig& config, const Transformer
   return batch + stream + std::max({attention, ffn, head});
 }
 
-int64_t Transformer::HostBytes(const ModelConfig& config) {
-  return kRopeRows * config.qk_rope_head_dim * int64_t{sizeof(float)};
+int64_t Transformer::HostBytes(const ModelConfig& config, const TransformerOptions& options) {
+  return kRopeRows * config.qk_rope_head_dim * int64_t{sizeof(float)} +
+         UploadCount(options) * int64_t{sizeof(int32_t)};
 }
 
 StepShape Transformer::ShapeOfSteps(const ModelConfig& config, const TransformerOptions& options,
@@ -92,7 +101,7 @@ Result<Transformer> Transformer::Create(const ModelConfig& config, const Weights
   const int64_t pairs = config.qk_rope_head_dim / 2;
   transformer.rope_maker_ = RopeRowMaker(config.rope, config.qk_rope_head_dim);
   transformer.new_rope_rows_.resize(static_cast<size_t>(kRopeRows * 2 * pairs));
-  transformer.page_table_.reserve(static_cast<size_t>(options.max_sequences * MaxPages(options)));
+  transformer.upload_.resize(static_cast<size_t>(UploadCount(options)));
   WINNOW_ASSIGN(transformer.rope_memory_, backend.Allocate(options.max_context * 2 * pairs * 4));
   transformer.rope_rows_ =
       TensorView(transformer.rope_memory_.get(), DType::kF32, {options.max_context, 2, pairs});
@@ -109,29 +118,35 @@ void Transformer::ExtendRope(int64_t positions) {
   }
 }
 
+// Lists and page table go in one piece: a copy to a device is slow to begin.
 BatchView Transformer::Upload(const Batch& batch) {
-  const auto upload = [this](const std::vector<int32_t>& values) {
-    TensorView view = workspace_.New(DType::kI32, {static_cast<int64_t>(values.size())});
-    backend_->CopyToDevice(view.data, values.data(), view.bytes());
+  const int64_t T = batch.num_tokens();
+  const int64_t B = static_cast<int64_t>(batch.page_tables.size());
+  size_t longest = 1;
+  for (const auto& pages : batch.page_tables) longest = std::max(longest, pages.size());
+  const int64_t width = static_cast<int64_t>(longest);
+  const TensorView all = workspace_.New(DType::kI32, {4 * PaddedCount(T) + PaddedCount(B * width)});
+  int64_t used = 0;
+  const auto place = [&](const std::vector<int32_t>& values) {
+    std::copy(values.begin(), values.end(), upload_.begin() + used);
+    const TensorView view(all.As<int32_t>() + used, DType::kI32, {T});
+    used += PaddedCount(T);
     return view;
   };
   BatchView view;
   view.page_size = kPageSize;
-  view.token_ids = upload(batch.token_ids);
-  view.positions = upload(batch.positions);
-  view.sequences = upload(batch.sequences);
-  view.slots = upload(batch.slots);
-  size_t longest = 1;
-  for (const auto& pages : batch.page_tables) longest = std::max(longest, pages.size());
-  std::vector<int32_t>& table = page_table_;
-  table.assign(batch.page_tables.size() * longest, -1);
-  for (size_t row = 0; row < batch.page_tables.size(); ++row) {
-    std::copy(batch.page_tables[row].begin(), batch.page_tables[row].end(),
-              table.begin() + static_cast<int64_t>(row * longest));
+  view.token_ids = place(batch.token_ids);
+  view.positions = place(batch.positions);
+  view.sequences = place(batch.sequences);
+  view.slots = place(batch.slots);
+  view.page_table = TensorView(all.As<int32_t>() + used, DType::kI32, {B, width});
+  auto row = upload_.begin() + used;
+  std::fill_n(row, B * width, -1);
+  for (const auto& pages : batch.page_tables) {
+    std::copy(pages.begin(), pages.end(), row);
+    row += width;
   }
-  view.page_table = upload(table);
-  view.page_table.dims = {static_cast<int64_t>(batch.page_tables.size()),
-                          static_cast<int64_t>(longest)};
+  backend_->CopyToDevice(all.data, upload_.data(), all.bytes());
   return view;
 }
 
@@ -200,19 +215,31 @@ TensorView Transformer::RunLayers(Pass& pass) {
   return normed;
 }
 
-// The wanted rows are mostly the last one alone: they are gathered so that the head runs on no
-// others.
+namespace {
+
+// Rows `tokens` of `hidden`, ascending.
+TensorView Gather(Pass& pass, TensorView hidden, std::span<const int32_t> tokens) {
+  const int64_t rows = static_cast<int64_t>(tokens.size());
+  if (tokens.back() - tokens.front() == rows - 1) return hidden.Rows(tokens.front(), rows);
+  const TensorView gathered = pass.New({rows, hidden.dims[1]});
+  for (int64_t row = 0; row < rows; ++row) {
+    const TensorView target = gathered.Rows(row, 1);
+    pass.ops.Copy(target.data, hidden.Rows(tokens[static_cast<size_t>(row)], 1).data,
+                  target.bytes());
+  }
+  return gathered;
+}
+
+}  // namespace
+
+// The head runs on the wanted rows and no others. Where they are not neighbours they are gathered:
+// the last tokens of some prompts.
 void Transformer::ReadLogits(Pass& pass, TensorView normed, const Batch& batch, float* logits) {
   const int64_t wanted = static_cast<int64_t>(batch.logit_rows.size());
-  const int64_t row_bytes = config_->hidden_size * 4;
   for (int64_t first = 0; first < wanted; first += options_.max_logit_rows) {
     const int64_t rows = std::min(options_.max_logit_rows, wanted - first);
     Workspace::Scope scope(pass.workspace);
-    TensorView x = pass.New({rows, config_->hidden_size});
-    for (int64_t row = 0; row < rows; ++row) {
-      const int32_t token = batch.logit_rows[static_cast<size_t>(first + row)];
-      pass.ops.Copy(x.Rows(row, 1).data, normed.Rows(token, 1).data, row_bytes);
-    }
+    const TensorView x = Gather(pass, normed, std::span(batch.logit_rows).subspan(first, rows));
     TensorView out = pass.New({rows, config_->vocab_size});
     pass.ops.Linear({.x = x, .weight = weights_->lm_head, .out = out, .keep_f32 = true});
     pass.ops.CopyToHost(logits + first * config_->vocab_size, out.data, out.bytes());

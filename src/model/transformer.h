@@ -119,7 +119,7 @@ class Transformer {
   // Bytes of scratch that a step of options.max_tokens needs.
   static int64_t WorkspaceBytes(const ModelConfig& config, const TransformerOptions& options);
   // Bytes of host memory that it holds itself.
-  static int64_t HostBytes(const ModelConfig& config);
+  static int64_t HostBytes(const ModelConfig& config, const TransformerOptions& options);
   // What the backend's own working memory depends on.
   static StepShape ShapeOfSteps(const ModelConfig& config, const TransformerOptions& options,
                                 IndexKeyType index_keys);
@@ -142,7 +142,7 @@ class Transformer {
   int64_t rope_filled_ = 0;
   RopeRowMaker rope_maker_;
   std::vector<float> new_rope_rows_;
-  std::vector<int32_t> page_table_;
+  std::vector<int32_t> upload_;  // what Upload sends
 };
 
 }  // namespace winnow
