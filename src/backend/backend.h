@@ -17,6 +17,9 @@ namespace winnow {
 // Memory on a device; freed on destruction.
 using DeviceMemory = std::shared_ptr<void>;
 
+// What a device keeps of a stretch of operations; empty before the first run of it.
+using Recording = std::shared_ptr<void>;
+
 // What a device can do at most with the backend's threads and instructions, as measured. A
 // multiply-add counts as two operations.
 struct Roofs {
@@ -70,6 +73,14 @@ class Backend {
   virtual void CopyToDevice(void* device, const void* host, int64_t bytes) = 0;
   virtual void CopyToHost(void* host, const void* device, int64_t bytes) = 0;
   virtual void Copy(void* target, const void* source, int64_t bytes) = 0;  // both on the device
+
+  // Whether Repeat is faster than calling `operations`.
+  virtual bool records() const { return false; }
+  // Runs `operations`. In every call with this recording they ask for the same operations with the
+  // same arguments, and what differs from call to call lies in device memory: so a device that has
+  // run them may run them again from what it keeps, without calling them. They copy nothing to or
+  // from the host.
+  virtual void Repeat(Recording&, const std::function<void()>& operations) { operations(); }
 
   // Waits for what the device was asked to do. An error says that it could not: nothing computed
   // since the last time it could is to be trusted.

@@ -47,10 +47,13 @@ class Scratch {
     for (const Piece& piece : pieces_) sum += piece.size;
     return sum;
   }
+  // How often a piece has moved.
+  int64_t moves() const { return moves_; }
   // At least `bytes`, aligned to 256.
   cudaError_t Get(Purpose purpose, int64_t bytes, void** data) {
     Piece& piece = pieces_[purpose];
     if (piece.size < bytes) {
+      ++moves_;
       cudaFree(piece.data);  // waits for the device
       piece = Piece();
       const cudaError_t error = cudaMalloc(&piece.data, static_cast<size_t>(bytes));
@@ -67,6 +70,7 @@ class Scratch {
     int64_t size = 0;
   };
   Piece pieces_[kNumPurposes];
+  int64_t moves_ = 0;
 };
 
 struct CudaContext;
@@ -84,6 +88,8 @@ class Tables {
   }
   // The device's copy of `content`, or null, with the error remembered.
   const void* Get(const void* key, std::vector<uint8_t> content, CudaContext& context);
+  // How often a table was sent.
+  int64_t sent() const { return sent_; }
 
  private:
   struct Table {
@@ -91,6 +97,7 @@ class Tables {
     void* device = nullptr;
   };
   std::map<const void*, Table> tables_;
+  int64_t sent_ = 0;
 };
 
 struct CudaContext {
@@ -109,6 +116,7 @@ struct CudaContext {
   }
   bool Check(cudaError_t error, const char* what) {
     if (error == cudaSuccess) return true;
+    static_cast<void>(cudaGetLastError());  // told here, and not by what comes next
     const std::string text = std::string("cuda: ") + what + ": " + ErrorText(error);
     Fail(error == cudaErrorMemoryAllocation ? Status(ResourceExhausted(text))
                                             : Status(Internal(text)));
@@ -132,6 +140,7 @@ inline const void* Tables::Get(const void* key, std::vector<uint8_t> content,
                                CudaContext& context) {
   Table& table = tables_[key];
   if (table.content == content) return table.device;
+  ++sent_;
   if (table.content.size() != content.size()) {
     cudaFree(table.device);
     table = Table();

@@ -19,6 +19,21 @@ constexpr int kHopper = 9;  // of the compute capability
 
 std::string Mebibytes(size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
+// A stretch of operations as a graph: one launch for all of them.
+struct Graph {
+  int device = 0;
+  cudaGraphExec_t launchable = nullptr;
+  int64_t moves = 0;  // of the memory that its operations work with, when it was made
+
+  Graph() = default;
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  ~Graph() {
+    cudaSetDevice(device);
+    if (launchable != nullptr) cudaGraphExecDestroy(launchable);
+  }
+};
+
 class CudaBackend final : public Backend {
  public:
   CudaBackend(int device, std::string name, Precision precision, int multiprocessors)
@@ -52,6 +67,8 @@ class CudaBackend final : public Backend {
   void Copy(void* target, const void* source, int64_t bytes) override {
     Copy(target, source, bytes, cudaMemcpyDeviceToDevice, "Copy");
   }
+  bool records() const override { return true; }
+  void Repeat(Recording& recording, const std::function<void()>& operations) override;
   Status Finish() override {
     Use();
     context_.Check(cudaStreamSynchronize(context_.stream), "Finish");
@@ -106,6 +123,9 @@ class CudaBackend final : public Backend {
     if (context_.failure.ok()) operation(context_, args);
   }
 
+  int64_t moves() const { return context_.scratch.moves() + context_.tables.sent(); }
+  void Record(Graph& graph, const std::function<void()>& operations);
+
   void Copy(void* target, const void* source, int64_t bytes, cudaMemcpyKind kind,
             const char* what) {
     Use();
@@ -119,6 +139,44 @@ class CudaBackend final : public Backend {
   std::string name_;
   CudaContext context_;
 };
+
+// The first time operations are run as they come: it loads their kernels, sends their tables and
+// takes their memory, none of which a recording could.
+void CudaBackend::Repeat(Recording& recording, const std::function<void()>& operations) {
+  Use();
+  if (!context_.failure.ok()) return;
+  if (recording == nullptr) {
+    operations();
+    const auto graph = std::make_shared<Graph>();
+    graph->device = device_;
+    recording = graph;
+    return;
+  }
+  Graph& graph = *static_cast<Graph*>(recording.get());
+  if (graph.launchable == nullptr || graph.moves != moves()) Record(graph, operations);
+  if (!context_.failure.ok()) return;
+  context_.Check(cudaGraphLaunch(graph.launchable, context_.stream), "Repeat");
+}
+
+void CudaBackend::Record(Graph& graph, const std::function<void()>& operations) {
+  if (graph.launchable != nullptr) {
+    context_.Check(cudaGraphExecDestroy(graph.launchable), "Repeat");
+    graph.launchable = nullptr;
+  }
+  if (!context_.Check(cudaStreamBeginCapture(context_.stream, cudaStreamCaptureModeThreadLocal),
+                      "Repeat")) {
+    return;
+  }
+  operations();
+  cudaGraph_t recorded = nullptr;
+  context_.Check(cudaStreamEndCapture(context_.stream, &recorded), "Repeat");
+  if (recorded == nullptr) return;
+  if (context_.failure.ok()) {
+    context_.Check(cudaGraphInstantiate(&graph.launchable, recorded, 0), "Repeat");
+  }
+  graph.moves = moves();
+  context_.Check(cudaGraphDestroy(recorded), "Repeat");
+}
 
 Result<DeviceMemory> CudaBackend::Allocate(int64_t bytes) {
   WINNOW_CHECK(bytes >= 0, "Allocate: a negative size");

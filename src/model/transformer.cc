@@ -2,6 +2,7 @@
 #include "model/transformer.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "base/check.h"
 
@@ -15,9 +16,9 @@ int64_t SelectionWidth(const ModelConfig& config, const TransformerOptions& opti
   return std::min(config.index_topk, options.max_context);
 }
 
-int64_t MaxPages(const TransformerOptions& options) {
-  return (options.max_context + kPageSize - 1) / kPageSize;
-}
+int64_t PagesFor(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; }
+
+int64_t MaxPages(const TransformerOptions& options) { return PagesFor(options.max_context); }
 
 // Lists of numbers follow each other at multiples of the workspace's alignment.
 int64_t PaddedCount(int64_t count) { return Workspace::Padded(count * 4) / 4; }
@@ -39,7 +40,7 @@ int64_t Transformer::WorkspaceBytes(const ModelConfig& config, const Transformer
   // Lists follow the order of New() in the functions named.
   const int64_t batch = UploadCount(options) * 4 + 2 * tensor(SelectionWidth(config, options)) +
                         tensor(1);                        // Upload, Forward
-  const int64_t stream = 3 * tensor(config.hidden_size);  // RunLayers
+  const int64_t stream = 3 * tensor(config.hidden_size);  // Forward
   const int64_t indexer =
       std::max(tensor(config.index_head_dim),
                tensor(config.index_n_heads * config.index_head_dim) + tensor(config.index_n_heads));
@@ -118,13 +119,23 @@ void Transformer::ExtendRope(int64_t positions) {
   }
 }
 
-// Lists and page table go in one piece: a copy to a device is slow to begin.
-BatchView Transformer::Upload(const Batch& batch) {
-  const int64_t T = batch.num_tokens();
-  const int64_t B = static_cast<int64_t>(batch.page_tables.size());
+// Pages in a row of the page table. Where the step is to be repeated, its sequences have room to
+// grow: to the next power of two, and no further than a step of this kind was planned for.
+int64_t Transformer::PageTableWidth(const Batch& batch, bool select, bool recorded) const {
   size_t longest = 1;
   for (const auto& pages : batch.page_tables) longest = std::max(longest, pages.size());
   const int64_t width = static_cast<int64_t>(longest);
+  if (!recorded) return width;
+  const bool bounded = options_.attention == AttentionMode::kSparse && !select;
+  const int64_t most =
+      bounded ? std::min(PagesFor(config_->index_topk), MaxPages(options_)) : MaxPages(options_);
+  return std::max(width, std::min(static_cast<int64_t>(std::bit_ceil(longest)), most));
+}
+
+// Lists and page table go in one piece: a copy to a device is slow to begin.
+BatchView Transformer::Upload(const Batch& batch, int64_t width) {
+  const int64_t T = batch.num_tokens();
+  const int64_t B = static_cast<int64_t>(batch.page_tables.size());
   const TensorView all = workspace_.New(DType::kI32, {4 * PaddedCount(T) + PaddedCount(B * width)});
   int64_t used = 0;
   const auto place = [&](const std::vector<int32_t>& values) {
@@ -144,7 +155,7 @@ BatchView Transformer::Upload(const Batch& batch) {
   std::fill_n(row, B * width, -1);
   for (const auto& pages : batch.page_tables) {
     std::copy(pages.begin(), pages.end(), row);
-    row += width;
+    row += static_cast<ptrdiff_t>(width);
   }
   backend_->CopyToDevice(all.data, upload_.data(), all.bytes());
   return view;
@@ -158,39 +169,49 @@ Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache
   const int64_t longest = *std::max_element(batch.positions.begin(), batch.positions.end()) + 1;
   WINNOW_CHECK(longest <= options_.max_context, "a token beyond the planned context");
   ExtendRope(longest);
+  // While no context is longer than index_topk, the selection is everything: nothing is scored.
+  const bool select = options_.attention == AttentionMode::kSparse && longest > config_->index_topk;
+  // A token of each of some sequences: the next steps will be like it.
+  const bool recorded = backend_->records() && !observer && !policy &&
+                        T <= RecordedSteps::kMaxTokens &&
+                        T == static_cast<int64_t>(batch.page_tables.size());
 
   Workspace::Scope scope(workspace_);
+  const int64_t width = PageTableWidth(batch, select, recorded);
   Pass pass{.ops = *backend_,
             .config = *config_,
             .workspace = workspace_,
             .cache = cache,
-            .batch = Upload(batch),
+            .batch = Upload(batch, width),
             .rope = {rope_rows_, config_->rope_layout == RopeLayout::kHalfSplit},
             .index_rope = {rope_rows_, config_->index_rope_layout == RopeLayout::kHalfSplit},
             .softmax_scale = static_cast<float>(config_->softmax_scale()),
+            .select = select,
             .observer = observer,
             .policy = policy};
-  // While no context is longer than index_topk, the selection is everything: nothing is scored.
-  pass.select = options_.attention == AttentionMode::kSparse && longest > config_->index_topk;
-  if (pass.select) {
-    const int64_t width = SelectionWidth(*config_, options_);
-    pass.selection.positions = workspace_.New(DType::kI32, {T, width});
-    pass.selection.slots = workspace_.New(DType::kI32, {T, width});
+  if (select) {
+    const int64_t kept = SelectionWidth(*config_, options_);
+    pass.selection.positions = workspace_.New(DType::kI32, {T, kept});
+    pass.selection.slots = workspace_.New(DType::kI32, {T, kept});
     pass.selection.counts = workspace_.New(DType::kI32, {T});
   }
-  TensorView normed = RunLayers(pass);
-  ReadLogits(pass, normed, batch, logits);
+  const Stream stream = {pass.New({T, config_->hidden_size}), pass.New({T, config_->hidden_size}),
+                         pass.New({T, config_->hidden_size})};
+  if (recorded) {
+    Recording& recording = recorded_.Find({cache.layer(0).latent.rows.data, T, width, select});
+    backend_->Repeat(recording, [&] { RunLayers(pass, stream); });
+  } else {
+    RunLayers(pass, stream);
+  }
+  ReadLogits(pass, stream.normed, batch, logits);
   WINNOW_TRY(backend_->Finish());
   WINNOW_TRY(weights_->CheckIntact());
   return Count(batch, policy == nullptr);
 }
 
-TensorView Transformer::RunLayers(Pass& pass) {
-  const int64_t T = pass.num_tokens();
+void Transformer::RunLayers(Pass& pass, const Stream& stream) {
+  const auto& [hidden, normed, branch] = stream;
   const float eps = static_cast<float>(config_->rms_norm_eps);
-  TensorView hidden = pass.New({T, config_->hidden_size});
-  TensorView normed = pass.New({T, config_->hidden_size});
-  TensorView branch = pass.New({T, config_->hidden_size});  // what a half layer adds to the stream
   pass.ops.Embed(
       {.token_ids = pass.batch.token_ids, .table = weights_->embed_tokens, .hidden = hidden});
   for (int64_t layer = 0; layer < config_->num_hidden_layers; ++layer) {
@@ -212,7 +233,6 @@ TensorView Transformer::RunLayers(Pass& pass) {
   pass.ops.AddRmsNorm(
       {.hidden = hidden, .branch = branch, .weight = weights_->norm, .eps = eps, .out = normed});
   if (pass.observer) pass.observer->OnHidden(config_->num_hidden_layers - 1, hidden);
-  return normed;
 }
 
 namespace {

@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "model/batch.h"
 #include "model/kv_cache.h"
+#include "model/recorded_steps.h"
 #include "model/rope.h"
 #include "model/weights.h"
 #include "model/workspace.h"
@@ -126,9 +127,16 @@ class Transformer {
 
  private:
   Transformer() = default;
-  BatchView Upload(const Batch& batch);
+  int64_t PageTableWidth(const Batch& batch, bool select, bool recorded) const;
+  BatchView Upload(const Batch& batch, int64_t width);
   void ExtendRope(int64_t positions);
-  TensorView RunLayers(Pass& pass);
+  // The residual stream, what a half layer reads of it, and what it adds to it: [T, D] f32.
+  struct Stream {
+    TensorView hidden;
+    TensorView normed;
+    TensorView branch;
+  };
+  void RunLayers(Pass& pass, const Stream& stream);
   void ReadLogits(Pass& pass, TensorView normed, const Batch& batch, float* logits);
   StepCounts Count(const Batch& batch, bool scored) const;
 
@@ -143,6 +151,7 @@ class Transformer {
   RopeRowMaker rope_maker_;
   std::vector<float> new_rope_rows_;
   std::vector<int32_t> upload_;  // what Upload sends
+  RecordedSteps recorded_;
 };
 
 }  // namespace winnow

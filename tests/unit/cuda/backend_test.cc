@@ -112,5 +112,95 @@ TEST(CudaBackend, AttendsAsTheCpuDoesAtTheDimensionsOfTheBigModels) {
   }
 }
 
+// Rows of x and of out on the device.
+struct Rows {
+  Rows(Backend& backend, int64_t rows, int64_t size)
+      : dims{rows, size},
+        memory(backend.Allocate(2 * dims.count() * 4).value()),
+        x(memory.get(), DType::kF32, dims),
+        out(static_cast<float*>(memory.get()) + dims.count(), DType::kF32, dims) {}
+  Dims dims;
+  DeviceMemory memory;
+  TensorView x;
+  TensorView out;
+};
+
+TEST(CudaBackend, RepeatsOperationsWithWhatIsInMemory) {
+  const auto backend = Gpu();
+  EXPECT_TRUE(backend->records());
+  const Rows rows(*backend, 3, 100);
+  const DeviceMemory weight = backend->Allocate(400).value();
+  const std::vector<float> ones(100, 1.0f);
+  backend->CopyToDevice(weight.get(), ones.data(), 400);
+  int calls = 0;
+  Recording recording;
+  const auto norm = [&] {
+    ++calls;
+    backend->RmsNorm({.x = rows.x,
+                      .weight = TensorView(weight.get(), DType::kF32, {100}),
+                      .eps = 1e-6f,
+                      .out = rows.out});
+  };
+  for (uint32_t turn = 0; turn < 5; ++turn) {
+    const std::vector<float> x = RandomFloats(300, turn);
+    backend->CopyToDevice(rows.x.data, x.data(), 1200);
+    std::vector<float> repeated(300), plain(300);
+    backend->Repeat(recording, norm);
+    backend->CopyToHost(repeated.data(), rows.out.data, 1200);
+    const int before = calls;
+    norm();
+    calls = before;
+    backend->CopyToHost(plain.data(), rows.out.data, 1200);
+    EXPECT_TRUE(SameBits(repeated, plain));
+  }
+  EXPECT_EQ(calls, 2);  // as it is, then recorded
+  EXPECT_TRUE(backend->Finish().ok());
+}
+
+// What is recorded refers to working memory: when that moves, it is recorded again.
+TEST(CudaBackend, RecordsAgainWhenWorkingMemoryMoves) {
+  const auto backend = cuda::CreateCudaBackend({.precision = Precision::kBf16}).value();
+  const Matrix weight(DType::kBF16, 64, 64, 1);
+  const DeviceMemory stored = backend->Allocate(64 * 64 * 2).value();
+  backend->CopyToDevice(stored.get(), weight.view().value.data, 64 * 64 * 2);
+  const ScaledView view = {.value = {stored.get(), DType::kBF16, {64, 64}}};
+  const Rows few(*backend, 2, 64);
+  const Rows many(*backend, 4000, 64);
+  const auto multiply = [&](const Rows& rows) {
+    backend->Linear({.x = rows.x, .weight = view, .out = rows.out});
+  };
+  const std::vector<float> x = RandomFloats(128, 1);
+  backend->CopyToDevice(few.x.data, x.data(), 512);
+  Recording recording;
+  int calls = 0;
+  std::vector<float> first;
+  for (int turn = 0; turn < 6; ++turn) {
+    if (turn == 3) multiply(many);
+    backend->Repeat(recording, [&] {
+      ++calls;
+      multiply(few);
+    });
+    std::vector<float> out(128);
+    backend->CopyToHost(out.data(), few.out.data, 512);
+    if (turn == 0) first = out;
+    EXPECT_TRUE(SameBits(out, first)) << turn;
+  }
+  EXPECT_EQ(calls, 3);
+  EXPECT_TRUE(backend->Finish().ok());
+}
+
+TEST(CudaBackend, ARecordingThatFailsIsAnError) {
+  const auto backend = Gpu();
+  Recording recording;
+  const Rows rows(*backend, 1, 16);
+  for (int turn = 0; turn < 2; ++turn) {
+    backend->Repeat(recording, [&] {
+      std::vector<float> out(16);
+      backend->CopyToHost(out.data(), rows.x.data, 64);  // which waits for the device
+    });
+  }
+  EXPECT_FALSE(backend->Finish().ok());
+}
+
 }  // namespace
 }  // namespace winnow::cpu
