@@ -1,6 +1,7 @@
-// What a step of a model costs at a depth of context: decoding for some sequences at once, and a
-// chunk of a prompt. Prints CSV: attention,layers,phase,context,tokens,milliseconds (median),
-// slowest run. tools/cost_curve.py makes a curve of it.
+// What a step of a model costs at a depth of context: decoding for some sequences at once, with
+// their logits for the host (decode) or the likeliest token of each alone (greedy), and a chunk of
+// a prompt. Prints CSV: attention,layers,phase,context,tokens,milliseconds (median),slowest run.
+// tools/cost_curve.py makes a curve of it.
 //
 //   step_costs MODEL [--backend cuda] [--attention dense] [--contexts 4096,131072]
 //              [--batches 1,32] [--chunk 2048] [--runs 7]
@@ -58,6 +59,7 @@ class Costs {
       std::iota(tables_.back().begin(), tables_.back().end(), static_cast<int32_t>(s * pages_));
     }
     logits_.resize(static_cast<size_t>(runner.config().vocab_size * sequences));
+    likeliest_.resize(static_cast<size_t>(sequences));
   }
 
   Status Run() {
@@ -78,7 +80,11 @@ class Costs {
     for (const int64_t context : options_.contexts) {
       WINNOW_TRY(Time("prefill", context, Chunk(context)));
       for (const int64_t batch : options_.batches) {
-        WINNOW_TRY(Time("decode", context, LastTokens(context, batch)));
+        Batch last = LastTokens(context, batch);
+        WINNOW_TRY(Time("decode", context, last));
+        last.likeliest_below.assign(static_cast<size_t>(batch),
+                                    static_cast<int32_t>(runner_.config().vocab_size));
+        WINNOW_TRY(Time("greedy", context, last));
       }
     }
     return OkStatus();
@@ -118,7 +124,7 @@ class Costs {
   }
 
   Status Step(const Batch& batch) {
-    const auto counts = runner_.Run(batch, logits_.data());
+    const auto counts = runner_.Run(batch, {logits_.data(), likeliest_.data()});
     return counts.ok() ? OkStatus() : Status(counts.error());
   }
   Status Time(const char* phase, int64_t context, const Batch& batch) {
@@ -145,6 +151,7 @@ class Costs {
   const int64_t pages_;
   std::vector<std::vector<int32_t>> tables_;
   std::vector<float> logits_;
+  std::vector<int32_t> likeliest_;
 };
 
 Status Run(Options options) {

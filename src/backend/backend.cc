@@ -374,4 +374,13 @@ void Backend::Moe(const MoeArgs& args) {
   DoMoe(args);
 }
 
+void Backend::FindLikeliest(const FindLikeliestArgs& args) {
+  const Checker check("FindLikeliest");
+  const int64_t T = args.logits.dims[0];
+  check.F32("logits", args.logits, {{"T", T}, {"N", args.logits.dims[1]}});
+  check.I32("limits", args.limits, {{"T", T}});
+  check.I32("tokens", args.tokens, {{"T", T}});
+  DoFindLikeliest(args);
+}
+
 }  // namespace winnow

@@ -112,6 +112,7 @@ class Backend {
   void ExpandValue(const ExpandValueArgs& args);
   void FeedForward(const FeedForwardArgs& args);
   void Moe(const MoeArgs& args);
+  void FindLikeliest(const FindLikeliestArgs& args);
 
  protected:
   virtual void DoEmbed(const EmbedArgs& args) = 0;
@@ -127,6 +128,7 @@ class Backend {
   virtual void DoExpandValue(const ExpandValueArgs& args) = 0;
   virtual void DoFeedForward(const FeedForwardArgs& args) = 0;
   virtual void DoMoe(const MoeArgs& args) = 0;
+  virtual void DoFindLikeliest(const FindLikeliestArgs& args) = 0;
 };
 
 }  // namespace winnow

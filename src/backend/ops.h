@@ -206,4 +206,12 @@ struct MoeArgs {
   TensorView out;  // [T, D] f32
 };
 
+// tokens[t] = the id of the largest of logits[t], of equal ones the lowest, among the ids below
+// limits[t]. NaN counts as -infinity; -1 where the largest is no finite number.
+struct FindLikeliestArgs {
+  TensorView logits;  // [T, N] f32
+  TensorView limits;  // [T] i32
+  TensorView tokens;  // [T] i32 out
+};
+
 }  // namespace winnow

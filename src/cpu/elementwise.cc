@@ -1,4 +1,7 @@
-// The norms as operations: a row for each piece.
+// The norms, and the largest logit, as operations: a row for each piece.
+#include <cmath>
+#include <limits>
+
 #include "cpu/context.h"
 #include "cpu/cpu_ops.h"
 #include "cpu/work.h"
@@ -40,6 +43,22 @@ void RmsNorm(CpuContext& context, const RmsNormArgs& args) {
                                                args.weight.As<float>(), args.eps,
                                                args.out.As<float>() + row * size, size);
     }
+  });
+}
+
+void FindLikeliest(CpuContext& context, const FindLikeliestArgs& args) {
+  const int64_t size = args.logits.dims[1];
+  context.ForEach(args.logits.dims[0], [&](int64_t row, int) {
+    const float* logits = args.logits.As<float>() + row * size;
+    const int64_t limit = std::min<int64_t>(args.limits.As<int32_t>()[row], size);
+    float largest = -std::numeric_limits<float>::infinity();
+    int32_t likeliest = -1;
+    for (int64_t id = 0; id < limit; ++id) {
+      if (!(logits[id] > largest)) continue;
+      largest = logits[id];
+      likeliest = static_cast<int32_t>(id);
+    }
+    args.tokens.As<int32_t>()[row] = std::isfinite(largest) ? likeliest : -1;
   });
 }
 

@@ -43,6 +43,9 @@ Generation::Generation(GenerationTask task, const Tokenizer* tokenizer, const Co
   sequence_.key = task_.key;
   sequence_.salt = task_.cache_salt;
   sequence_.all_logits = task_.prompt_logprobs;
+  if (!constraint_ && !task_.prompt_logprobs) {
+    sequence_.likeliest_below = LikeliestBelow(task_.sampler);
+  }
 }
 
 int64_t Generation::CountCached() {
@@ -89,14 +92,16 @@ void Generation::Account(int64_t first, const StepShare& share) {
   phase.dense_seconds += share.dense_seconds;
 }
 
-bool Generation::Continue(int64_t first, const StepShare& share, std::span<float> logits,
+bool Generation::Continue(int64_t first, const StepShare& share, const TokenResults& results,
                           Clock::time_point now) {
   Account(first, share);
   if (!answering_) receipt_.prefill_seconds = SecondsBetween(*begun_, now);
   const size_t rows = static_cast<size_t>(share.counts.logit_rows);
   const int64_t end = first + share.counts.tokens;
   Chunk chunk = NewChunk();
-  if (task_.prompt_logprobs) DescribePrompt(end - static_cast<int64_t>(rows), logits, rows, &chunk);
+  if (task_.prompt_logprobs) {
+    DescribePrompt(end - static_cast<int64_t>(rows), results.logits, rows, &chunk);
+  }
   if (end < sequence_.num_tokens()) {
     stream_->Put(std::move(chunk));
     return false;
@@ -107,7 +112,8 @@ bool Generation::Continue(int64_t first, const StepShare& share, std::span<float
   }
   if (!answering_) answering_ = now;
   receipt_.decode_seconds = SecondsBetween(*answering_, now);
-  auto sample = Draw(logits.last(logits.size() / rows));
+  auto sample = Draw({results.logits.last(results.logits.size() / rows),
+                      results.likeliest.last(results.likeliest.empty() ? 0 : 1)});
   if (!sample.ok()) {
     Fail(sample.error());
     return true;
@@ -115,9 +121,11 @@ bool Generation::Continue(int64_t first, const StepShare& share, std::span<float
   return Deliver(*sample, std::move(chunk));
 }
 
-Result<Sample> Generation::Draw(std::span<float> logits) {
-  if (!constraint_) return sampler_.Next(logits);
-  WINNOW_ASSIGN(const Sample sample, sampler_.Next(logits, [this](std::span<float> masked) {
+// `results` of the last token.
+Result<Sample> Generation::Draw(const TokenResults& results) {
+  if (sequence_.likeliest_below != 0) return sampler_.Accept(results.likeliest.back());
+  if (!constraint_) return sampler_.Next(results.logits);
+  WINNOW_ASSIGN(const Sample sample, sampler_.Next(results.logits, [this](std::span<float> masked) {
     constraint_->Mask(masked, task_.stop_token_ids);
   }));
   constraint_->Accept(sample.chosen.token_id);

@@ -46,6 +46,12 @@ struct StepShare {
   int64_t last_rows_read = 0;  // of its last token, in one layer
 };
 
+// What a step gave for a sequence's last tokens: StepResults of its rows.
+struct TokenResults {
+  std::span<float> logits;  // [rows, vocab_size], and may be changed
+  std::span<const int32_t> likeliest;
+};
+
 // Owned by the engine thread.
 class Generation {
  public:
@@ -68,9 +74,9 @@ class Generation {
   bool DrawsAfter(int64_t end) const {
     return end == sequence_.num_tokens() && task_.max_tokens > 0;
   }
-  // Tokens from `first` on have been run. `logits` [rows, vocab_size] are those of the last tokens,
-  // and may be changed. Returns true when the request is over; its stream has been told.
-  bool Continue(int64_t first, const StepShare& share, std::span<float> logits,
+  // Tokens from `first` on have been run. Returns true when the request is over; its stream has
+  // been told.
+  bool Continue(int64_t first, const StepShare& share, const TokenResults& results,
                 Clock::time_point now);
   void Fail(Status status);
   void Cancel();
@@ -78,7 +84,7 @@ class Generation {
   const Receipt& receipt() const { return receipt_; }
 
  private:
-  Result<Sample> Draw(std::span<float> logits);
+  Result<Sample> Draw(const TokenResults& results);
   void Account(int64_t first, const StepShare& share);
   void DescribePrompt(int64_t first, std::span<const float> logits, size_t rows, Chunk* chunk);
   bool Deliver(const Sample& sample, Chunk chunk);

@@ -170,7 +170,7 @@ Result<StepCounts> ModelRunner::Step(std::span<const int32_t> token_ids, LogitRo
   const int64_t pages = PagesFor(first + static_cast<int64_t>(token_ids.size()));
   batch.page_tables.emplace_back(pages_.data(), static_cast<size_t>(pages));
 
-  auto counts = transformer_->Forward(batch, cache_, logits, observer, policy);
+  auto counts = transformer_->Forward(batch, cache_, {.logits = logits}, observer, policy);
   if (counts.ok()) {
     resident_.insert(resident_.end(), token_ids.begin(), token_ids.end());
   } else {
@@ -179,8 +179,8 @@ Result<StepCounts> ModelRunner::Step(std::span<const int32_t> token_ids, LogitRo
   return counts;
 }
 
-Result<StepCounts> ModelRunner::Run(const Batch& batch, float* logits) {
-  return transformer_->Forward(batch, cache_, logits);
+Result<StepCounts> ModelRunner::Run(const Batch& batch, const StepResults& results) {
+  return transformer_->Forward(batch, cache_, results);
 }
 
 void ModelRunner::CopyPage(int32_t from, int32_t to) {

@@ -61,7 +61,7 @@ class ModelRunner {
   // For who keeps the pages himself, in place of the above: runs a step of at most
   // max_step_tokens() tokens of at most max_sequences of the options, and copies the rows of a
   // page.
-  Result<StepCounts> Run(const Batch& batch, float* logits);
+  Result<StepCounts> Run(const Batch& batch, const StepResults& results);
   void CopyPage(int32_t from, int32_t to);
 
  private:

@@ -63,6 +63,8 @@ size_t NucleusSize(std::vector<TokenLogit>& candidates, const std::vector<double
   return candidates.size();
 }
 
+Status NoneIsFinite() { return Internal("logits: none is a finite number"); }
+
 Status NothingLeft() {
   return Internal("logits: none is left to draw after restriction and penalties");
 }
@@ -99,6 +101,15 @@ Status CheckSampler(const SamplerOptions& o) {
     return OutOfRange("logprobs", static_cast<double>(o.logprobs), "0 to 1000");
   }
   return OkStatus();
+}
+
+int32_t LikeliestBelow(const SamplerOptions& o) {
+  const bool greedy = o.temperature == 0.0 && o.logprobs < 0 && o.repetition_penalty == 1.0 &&
+                      o.presence_penalty == 0.0 && o.frequency_penalty == 0.0 &&
+                      o.logit_bias.empty();
+  if (!greedy) return 0;
+  const int64_t all = std::numeric_limits<int32_t>::max();
+  return static_cast<int32_t>(o.vocab_limit > 0 ? std::min(o.vocab_limit, all) : all);
 }
 
 Sampler::Sampler(const SamplerOptions& options, std::span<const int32_t> prompt)
@@ -141,7 +152,7 @@ Result<Sample> Sampler::Next(std::span<float> logits,
     if (std::isnan(logits[id]) || (limit > 0 && id >= limit)) logits[id] = kNever;
   }
   const float largest = *std::max_element(logits.begin(), logits.end());
-  if (!std::isfinite(largest)) return Internal("logits: none is a finite number");
+  if (!std::isfinite(largest)) return NoneIsFinite();
 
   Sample sample;
   double log_total = 0.0;
@@ -159,6 +170,13 @@ Result<Sample> Sampler::Next(std::span<float> logits,
   }
   ++generated_[sample.chosen.token_id];
   if (options_.repetition_penalty != 1.0) seen_[sample.chosen.token_id] = true;
+  return sample;
+}
+
+Result<Sample> Sampler::Accept(int32_t likeliest) {
+  if (likeliest < 0) return NoneIsFinite();
+  Sample sample;
+  sample.chosen.token_id = likeliest;
   return sample;
 }
 

@@ -49,6 +49,10 @@ struct Sample {
 // What the model thought of `token` and which `count` tokens it held likeliest, by its logits.
 Sample RankToken(std::span<const float> logits, int32_t token, int64_t count);
 
+// Where every token is the likeliest of the model's own logits, and nothing else is told of them:
+// the ids below which it is looked for. Otherwise 0.
+int32_t LikeliestBelow(const SamplerOptions& options);
+
 // Draws the tokens of one sequence. Equal logits, options and history give equal tokens: every
 // order is total (the likelier first, then the lower id) and the generator is a 64-bit Mersenne
 // twister.
@@ -61,6 +65,9 @@ class Sampler {
   // before restriction, penalties, bias and temperature. kInternal if no logit is a number.
   Result<Sample> Next(std::span<float> logits,
                       const std::function<void(std::span<float>)>& restrict = {});
+  // The same where LikeliestBelow is not 0 and the likeliest token is known; -1: no logit is a
+  // number.
+  Result<Sample> Accept(int32_t likeliest);
 
  private:
   void ApplyPenalties(std::span<float> logits) const;

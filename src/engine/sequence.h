@@ -15,6 +15,8 @@ struct Sequence {
   std::string key;              // sequences of one key share its turn
   std::string salt;             // of the prefix cache
   bool all_logits = false;      // logits of every token are wanted: nothing is taken from the cache
+  int32_t likeliest_below =
+      0;  // as in Batch: not 0, where the likeliest token is all that is wanted
 
   // Kept by the scheduler.
   int64_t arrival = 0;

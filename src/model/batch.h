@@ -16,20 +16,34 @@ struct Batch {
   std::vector<int32_t> slots;
   std::vector<std::span<const int32_t>> page_tables;  // pages of whoever made the batch
   std::vector<int32_t> logit_rows;                    // tokens whose logits are wanted, ascending
+  // For each of logit_rows: 0, or the one thing wanted of its logits is which id below this is the
+  // likeliest. Empty: all zeros.
+  std::vector<int32_t> likeliest_below;
 
   // Takes the memory of so many tokens and sequences, so that filling it takes none.
   void Reserve(int64_t tokens, int64_t num_sequences) {
-    for (auto* values : {&token_ids, &positions, &sequences, &slots, &logit_rows}) {
+    for (auto* values :
+         {&token_ids, &positions, &sequences, &slots, &logit_rows, &likeliest_below}) {
       values->reserve(static_cast<size_t>(tokens));
     }
     page_tables.reserve(static_cast<size_t>(num_sequences));
   }
   // Empty again; memory stays for the next step.
   void Clear() {
-    for (auto* values : {&token_ids, &positions, &sequences, &slots, &logit_rows}) values->clear();
+    for (auto* values :
+         {&token_ids, &positions, &sequences, &slots, &logit_rows, &likeliest_below}) {
+      values->clear();
+    }
     page_tables.clear();
   }
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
+};
+
+// Where a step's results go, memory of the host: a place for each of logit_rows in both, of which
+// one is written.
+struct StepResults {
+  float* logits = nullptr;       // [rows, vocab_size]
+  int32_t* likeliest = nullptr;  // [rows] -1: no logit is a finite number
 };
 
 }  // namespace winnow

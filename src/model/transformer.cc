@@ -23,9 +23,9 @@ int64_t MaxPages(const TransformerOptions& options) { return PagesFor(options.ma
 // Lists of numbers follow each other at multiples of the workspace's alignment.
 int64_t PaddedCount(int64_t count) { return Workspace::Padded(count * 4) / 4; }
 
-// Numbers that Upload sends at most: four lists of the tokens and the page table.
+// Numbers that Upload sends at most: five lists of the tokens and the page table.
 int64_t UploadCount(const TransformerOptions& options) {
-  return 4 * PaddedCount(options.max_tokens) +
+  return 5 * PaddedCount(options.max_tokens) +
          PaddedCount(options.max_sequences * MaxPages(options));
 }
 
@@ -50,7 +50,8 @@ int64_t Transformer::WorkspaceBytes(const ModelConfig& config, const Transformer
   const int64_t ffn = tensor(2 * config.intermediate_size);
   const int64_t head_rows = std::min(T, options.max_logit_rows);
   const int64_t head = Workspace::Padded(head_rows * config.hidden_size * 4) +
-                       Workspace::Padded(head_rows * config.vocab_size * 4);  // ReadLogits
+                       Workspace::Padded(head_rows * config.vocab_size * 4) +
+                       Workspace::Padded(head_rows * 4);  // ReadLogits
   return batch + stream + std::max({attention, ffn, head});
 }
 
@@ -133,14 +134,15 @@ int64_t Transformer::PageTableWidth(const Batch& batch, bool select, bool record
 }
 
 // Lists and page table go in one piece: a copy to a device is slow to begin.
-BatchView Transformer::Upload(const Batch& batch, int64_t width) {
+Transformer::Uploaded Transformer::Upload(const Batch& batch, int64_t width) {
   const int64_t T = batch.num_tokens();
   const int64_t B = static_cast<int64_t>(batch.page_tables.size());
-  const TensorView all = workspace_.New(DType::kI32, {4 * PaddedCount(T) + PaddedCount(B * width)});
+  const TensorView all = workspace_.New(DType::kI32, {5 * PaddedCount(T) + PaddedCount(B * width)});
   int64_t used = 0;
   const auto place = [&](const std::vector<int32_t>& values) {
     std::copy(values.begin(), values.end(), upload_.begin() + used);
-    const TensorView view(all.As<int32_t>() + used, DType::kI32, {T});
+    const TensorView view(all.As<int32_t>() + used, DType::kI32,
+                          {static_cast<int64_t>(values.size())});
     used += PaddedCount(T);
     return view;
   };
@@ -150,6 +152,7 @@ BatchView Transformer::Upload(const Batch& batch, int64_t width) {
   view.positions = place(batch.positions);
   view.sequences = place(batch.sequences);
   view.slots = place(batch.slots);
+  const TensorView limits = place(batch.likeliest_below);
   view.page_table = TensorView(all.As<int32_t>() + used, DType::kI32, {B, width});
   auto row = upload_.begin() + used;
   std::fill_n(row, B * width, -1);
@@ -158,12 +161,13 @@ BatchView Transformer::Upload(const Batch& batch, int64_t width) {
     row += static_cast<ptrdiff_t>(width);
   }
   backend_->CopyToDevice(all.data, upload_.data(), all.bytes());
-  return view;
+  return {view, limits};
 }
 
 // One token, step 5 of 9. From scheduler.cc; next: SelfAttention() in attention.cc.
-Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache, float* logits,
-                                        StepObserver* observer, SelectionPolicy* policy) {
+Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache,
+                                        const StepResults& results, StepObserver* observer,
+                                        SelectionPolicy* policy) {
   const int64_t T = batch.num_tokens();
   WINNOW_CHECK(T > 0 && T <= options_.max_tokens, "a step with more tokens than were planned for");
   const int64_t longest = *std::max_element(batch.positions.begin(), batch.positions.end()) + 1;
@@ -178,11 +182,12 @@ Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache
 
   Workspace::Scope scope(workspace_);
   const int64_t width = PageTableWidth(batch, select, recorded);
+  const Uploaded uploaded = Upload(batch, width);
   Pass pass{.ops = *backend_,
             .config = *config_,
             .workspace = workspace_,
             .cache = cache,
-            .batch = Upload(batch, width),
+            .batch = uploaded.batch,
             .rope = {rope_rows_, config_->rope_layout == RopeLayout::kHalfSplit},
             .index_rope = {rope_rows_, config_->index_rope_layout == RopeLayout::kHalfSplit},
             .softmax_scale = static_cast<float>(config_->softmax_scale()),
@@ -203,7 +208,7 @@ Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache
   } else {
     RunLayers(pass, stream);
   }
-  ReadLogits(pass, stream.normed, batch, logits);
+  ReadLogits(pass, stream.normed, batch, uploaded.limits, results);
   WINNOW_TRY(backend_->Finish());
   WINNOW_TRY(weights_->CheckIntact());
   return Count(batch, policy == nullptr);
@@ -254,15 +259,33 @@ TensorView Gather(Pass& pass, TensorView hidden, std::span<const int32_t> tokens
 
 // The head runs on the wanted rows and no others. Where they are not neighbours they are gathered:
 // the last tokens of some prompts.
-void Transformer::ReadLogits(Pass& pass, TensorView normed, const Batch& batch, float* logits) {
+void Transformer::ReadLogits(Pass& pass, TensorView normed, const Batch& batch, TensorView limits,
+                             const StepResults& results) {
   const int64_t wanted = static_cast<int64_t>(batch.logit_rows.size());
+  const int64_t vocab = config_->vocab_size;
   for (int64_t first = 0; first < wanted; first += options_.max_logit_rows) {
     const int64_t rows = std::min(options_.max_logit_rows, wanted - first);
     Workspace::Scope scope(pass.workspace);
-    const TensorView x = Gather(pass, normed, std::span(batch.logit_rows).subspan(first, rows));
-    TensorView out = pass.New({rows, config_->vocab_size});
-    pass.ops.Linear({.x = x, .weight = weights_->lm_head, .out = out, .keep_f32 = true});
-    pass.ops.CopyToHost(logits + first * config_->vocab_size, out.data, out.bytes());
+    const TensorView x = Gather(
+        pass, normed,
+        std::span(batch.logit_rows).subspan(static_cast<size_t>(first), static_cast<size_t>(rows)));
+    TensorView logits = pass.New({rows, vocab});
+    pass.ops.Linear({.x = x, .weight = weights_->lm_head, .out = logits, .keep_f32 = true});
+    const auto is_wanted = [&](int64_t row) {
+      return batch.likeliest_below.empty() ||
+             batch.likeliest_below[static_cast<size_t>(first + row)] == 0;
+    };
+    int64_t num_likeliest = rows;
+    for (int64_t row = 0, end = 0; row < rows; row = std::max(end, row + 1)) {
+      for (end = row; end < rows && is_wanted(end); ++end) --num_likeliest;
+      const TensorView run = logits.Rows(row, end - row);
+      pass.ops.CopyToHost(results.logits + (first + row) * vocab, run.data, run.bytes());
+    }
+    if (num_likeliest == 0) continue;
+    TensorView tokens = pass.workspace.New(DType::kI32, {rows});
+    pass.ops.FindLikeliest(
+        {.logits = logits, .limits = limits.Rows(first, rows), .tokens = tokens});
+    pass.ops.CopyToHost(results.likeliest + first, tokens.data, tokens.bytes());
   }
 }
 

@@ -110,11 +110,11 @@ class Transformer {
   static Result<Transformer> Create(const ModelConfig& config, const Weights& weights,
                                     const TransformerOptions& options, Backend& backend);
 
-  // Runs the tokens through all layers, adding their rows to `cache`, and writes the logits of
-  // batch.logit_rows to `logits` [rows, vocab_size], host memory. `observer` and `policy` may be
-  // null; a policy rules sparse attention only. kCorrupt if the checkpoint changed under it;
-  // nothing computed is then to be trusted.
-  Result<StepCounts> Forward(const Batch& batch, const KvCache& cache, float* logits,
+  // Runs the tokens through all layers, adding their rows to `cache`, and writes what is wanted of
+  // batch.logit_rows to `results`. `observer` and `policy` may be null; a policy rules sparse
+  // attention only. kCorrupt if the checkpoint changed under it; nothing computed is then to be
+  // trusted.
+  Result<StepCounts> Forward(const Batch& batch, const KvCache& cache, const StepResults& results,
                              StepObserver* observer = nullptr, SelectionPolicy* policy = nullptr);
 
   // Bytes of scratch that a step of options.max_tokens needs.
@@ -128,7 +128,11 @@ class Transformer {
  private:
   Transformer() = default;
   int64_t PageTableWidth(const Batch& batch, bool select, bool recorded) const;
-  BatchView Upload(const Batch& batch, int64_t width);
+  struct Uploaded {
+    BatchView batch;
+    TensorView limits;  // [logit rows] i32: its likeliest_below
+  };
+  Uploaded Upload(const Batch& batch, int64_t width);
   void ExtendRope(int64_t positions);
   // The residual stream, what a half layer reads of it, and what it adds to it: [T, D] f32.
   struct Stream {
@@ -137,7 +141,8 @@ class Transformer {
     TensorView branch;
   };
   void RunLayers(Pass& pass, const Stream& stream);
-  void ReadLogits(Pass& pass, TensorView normed, const Batch& batch, float* logits);
+  void ReadLogits(Pass& pass, TensorView normed, const Batch& batch, TensorView limits,
+                  const StepResults& results);
   StepCounts Count(const Batch& batch, bool scored) const;
 
   const ModelConfig* config_ = nullptr;

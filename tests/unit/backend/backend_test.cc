@@ -36,6 +36,7 @@ class CountingBackend final : public Backend {
   void DoExpandValue(const ExpandValueArgs&) override { ++calls; }
   void DoFeedForward(const FeedForwardArgs&) override { ++calls; }
   void DoMoe(const MoeArgs&) override { ++calls; }
+  void DoFindLikeliest(const FindLikeliestArgs&) override { ++calls; }
 };
 
 // Tensors of nothing: only their shapes are looked at.
@@ -126,7 +127,8 @@ TEST(Backend, LetsAgreeingArgumentsThrough) {
       {.x = F32({8, 300}),
        .weight = {.value = {some_memory, DType::kF8E4M3, {200, 300}}, .scale = F32({2, 3})},
        .out = F32({8, 200})});
-  EXPECT_EQ(backend.calls, 8);
+  backend.FindLikeliest({.logits = F32({8, 300}), .limits = I32({8}), .tokens = I32({8})});
+  EXPECT_EQ(backend.calls, 9);
 }
 
 TEST(Backend, LetsDenseAttentionThroughWithoutASelection) {

@@ -237,6 +237,11 @@ class StagedBackend final : public Backend {
     gpu_->Moe(staged);
     s.Finish();
   }
+  void DoFindLikeliest(const FindLikeliestArgs& a) override {
+    Stage s(*gpu_, arena_);
+    gpu_->FindLikeliest({s.In(a.logits), s.In(a.limits), s.Out(a.tokens)});
+    s.Finish();
+  }
 
  private:
   std::unique_ptr<Backend> gpu_;

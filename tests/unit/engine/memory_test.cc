@@ -157,7 +157,7 @@ TEST(Workspace, IsKeptAt128KAndAMillionTokens) {
       LateBatch late(*runner, context, std::min<int64_t>(runner->chunk(), 24));
       std::vector<float> logits(static_cast<size_t>(runner->config().vocab_size));
       TakePeakBytes();
-      ASSERT_TRUE(runner->Run(late.batch, logits.data()).ok());
+      ASSERT_TRUE(runner->Run(late.batch, {.logits = logits.data()}).ok());
       const int64_t of_steps = TakePeakBytes() - before - BytesOfContext(*runner);
       constexpr int64_t kModel = kMiB;  // names, shapes and settings of weights, mostly
       EXPECT_LE(of_steps, budget + kModel) << context << " tokens, " << budget << " bytes";

@@ -150,5 +150,19 @@ TEST(Sampler, NamesAParameterOutOfRange) {
   EXPECT_TRUE(CheckSampler({}).ok());
 }
 
+TEST(Sampler, LeavesTheChoiceToOthersWhereItIsTheLikeliestAlone) {
+  EXPECT_EQ(LikeliestBelow({.temperature = 0.0, .top_p = 0.5, .top_k = 3, .vocab_limit = 7}), 7);
+  EXPECT_EQ(LikeliestBelow({}), std::numeric_limits<int32_t>::max());
+  EXPECT_EQ(LikeliestBelow({.temperature = 0.5}), 0);
+  EXPECT_EQ(LikeliestBelow({.repetition_penalty = 1.1}), 0);
+  EXPECT_EQ(LikeliestBelow({.presence_penalty = 1}), 0);
+  EXPECT_EQ(LikeliestBelow({.frequency_penalty = 1}), 0);
+  EXPECT_EQ(LikeliestBelow({.logprobs = 0}), 0);
+  EXPECT_EQ(LikeliestBelow({.logit_bias = {{1, 1.0}}}), 0);
+  Sampler sampler({}, {});
+  EXPECT_EQ(sampler.Accept(5)->chosen.token_id, 5);
+  EXPECT_EQ(sampler.Accept(-1).error().code(), StatusCode::kInternal);
+}
+
 }  // namespace
 }  // namespace winnow

@@ -295,5 +295,25 @@ TEST(ServingStreams, AWakeIsCalledForEveryPieceAndOnceAtTheBeginning) {
   stream.Notify({});
 }
 
+// Without logprobs the device finds the token and the logits stay there.
+TEST(ServingLimits, GreedyTokensAreTheSameWhetherLogitsAreAskedForOrNot) {
+  for (const std::string model : {"v32-groups-f32", "v32-odd-bf16"}) {
+    Engine engine = Load(model);
+    Random random(4);
+    std::vector<Stream> with, without;
+    for (int index = 0; index < 12; ++index) {
+      Request request = Continue(random.Tokens(random.Draw(1, 200), 90), random.Draw(1, 40));
+      request.sampling.temperature = index % 3 == 2 ? 1.0 : 0.0;  // some of the step draw
+      request.sampling.seed = 1;
+      without.push_back(engine.Submit(request).value());
+      request.logprobs = 0;
+      with.push_back(engine.Submit(request).value());
+    }
+    for (size_t index = 0; index < with.size(); ++index) {
+      EXPECT_EQ(Drain(without[index]).tokens, Drain(with[index]).tokens) << model << " " << index;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace winnow
