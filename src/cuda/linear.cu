@@ -5,6 +5,7 @@
 #include "cuda/device.cuh"
 #include "cuda/product.cuh"
 #include "cuda/product_sm90.h"
+#include "cuda/product_tiles.h"
 
 namespace winnow::cuda {
 namespace {
@@ -20,12 +21,6 @@ __device__ Product OfBatch(Product p, int index) {
 template <int kX>
 __global__ void __launch_bounds__(kFewThreads) FewKernel(Product p) {
   RunFew<kX>(OfBatch(p, blockIdx.z), blockIdx.x * kFewRows);
-}
-
-// Grid: x tiles of the weight's rows, y tiles of x, z: the batch.
-__global__ void __launch_bounds__(kManyThreads, 2) ManyKernel(Product p) {
-  __shared__ ManyShared shared;
-  RunMany(OfBatch(p, blockIdx.z), blockIdx.y * kTile, blockIdx.x * kTile, shared);
 }
 
 constexpr int kColumns = 128;  // threads of a block, a column each
@@ -168,23 +163,16 @@ void RunProduct(CudaContext& context, const Product& p, const char* what) {
   if (p.round && HasTensorProduct(p.weight) && IsAligned(p.x, p.x_stride, p.x_step)) {
     return RunOnTensorCores(context, p, what);
   }
-  if (p.num_x <= kFewX) {
-    const dim3 grid(static_cast<unsigned>(DivideUp(p.num_rows, kFewRows)), 1,
-                    static_cast<unsigned>(p.batch));
-    if (p.num_x == 1) {
-      FewKernel<1><<<grid, kFewThreads, 0, context.stream>>>(p);
-    } else if (p.num_x == 2) {
-      FewKernel<2><<<grid, kFewThreads, 0, context.stream>>>(p);
-    } else if (p.num_x <= 4) {
-      FewKernel<4><<<grid, kFewThreads, 0, context.stream>>>(p);
-    } else {
-      FewKernel<kFewX><<<grid, kFewThreads, 0, context.stream>>>(p);
-    }
+  if (p.num_x > 2) {
+    context.Check(RunTiledProduct(p, context.multiprocessors, context.stream), what);
+    return;
+  }
+  const dim3 grid(static_cast<unsigned>(DivideUp(p.num_rows, kFewRows)), 1,
+                  static_cast<unsigned>(p.batch));
+  if (p.num_x == 1) {
+    FewKernel<1><<<grid, kFewThreads, 0, context.stream>>>(p);
   } else {
-    const dim3 grid(static_cast<unsigned>(DivideUp(p.num_rows, kTile)),
-                    static_cast<unsigned>(DivideUp(p.num_x, kTile)),
-                    static_cast<unsigned>(p.batch));
-    ManyKernel<<<grid, kManyThreads, 0, context.stream>>>(p);
+    FewKernel<2><<<grid, kFewThreads, 0, context.stream>>>(p);
   }
   context.Launched(what);
 }

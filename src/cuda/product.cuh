@@ -2,9 +2,10 @@
 // chains of fused multiply-adds, column k in chain k mod 16, added 8, 4, 2, 1 apart, so that a row
 // of x gives the same bits alone and in any batch, here and on the CPU.
 //
-// Few rows of x: a half warp makes a row of the weight, a chain a lane; each weight is read once.
-// Many rows: a block makes 32 rows of x by 32 of the weight, both through shared memory, a thread 8
-// by 8 of one chain: 16 loads for 64 multiply-adds.
+// One or a few rows of x: a half warp makes a row of the weight, a chain a lane; each weight is
+// read once. Many rows, here of experts and elsewhere in product_tiles.cu: a block makes 32 rows of
+// x by 32 of the weight, both through shared memory, a thread 8 by 8 of one chain: 16 loads for 64
+// multiply-adds.
 #pragma once
 
 #include "cuda/product.h"
