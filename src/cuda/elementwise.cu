@@ -2,6 +2,7 @@
 #include "cuda/context.h"
 #include "cuda/cuda_ops.h"
 #include "cuda/device.cuh"
+#include "cuda/dsa/sm90.cuh"
 #include "cuda/product.h"
 
 namespace winnow::cuda {
@@ -34,6 +35,8 @@ __global__ void __launch_bounds__(kRowThreads) AddRmsNormKernel(NormArgs args) {
   constexpr int kPart = 4096;
   __shared__ float part[kPart];
   __shared__ float scale;
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   float* hidden = args.hidden + int64_t{blockIdx.x} * args.size;
   const float* branch = args.branch ? args.branch + int64_t{blockIdx.x} * args.size : nullptr;
   if (args.out) {
@@ -73,6 +76,8 @@ __global__ void __launch_bounds__(kRowThreads) AddRmsNormKernel(NormArgs args) {
 }
 
 __global__ void SwiGluKernel(const float* gate, const float* up, float* out, int64_t count) {
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   const int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (k >= count) return;
   const float z = gate[k];
@@ -106,6 +111,8 @@ constexpr int kLikeliestLoads = 8;
 __global__ void __launch_bounds__(kLikeliestThreads)
     LikeliestKernel(const float* logits, const int32_t* limits, int32_t* tokens, int size) {
   __shared__ Candidate bests[kLikeliestThreads / kWarp];
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   const float* row = logits + int64_t{blockIdx.x} * size;
   const int limit = min(limits[blockIdx.x], size);
   Candidate best = {-INFINITY, -1};
@@ -131,8 +138,12 @@ __global__ void __launch_bounds__(kLikeliestThreads)
 
 void LaunchNorm(CudaContext& context, const NormArgs& args, int64_t rows, const char* what) {
   if (rows == 0 || args.size == 0) return;
-  AddRmsNormKernel<<<static_cast<unsigned>(rows), kRowThreads, 0, context.stream>>>(args);
-  context.Launched(what);
+  context.Check(sm90::LaunchOverlapping(AddRmsNormKernel,
+                                        {.grid = dim3(static_cast<unsigned>(rows)),
+                                         .threads = kRowThreads,
+                                         .stream = context.stream},
+                                        args),
+                what);
 }
 
 }  // namespace
@@ -170,17 +181,23 @@ void RmsNorm(CudaContext& context, const RmsNormArgs& args) {
 void FindLikeliest(CudaContext& context, const FindLikeliestArgs& args) {
   const int64_t rows = args.logits.dims[0];
   if (rows == 0) return;
-  LikeliestKernel<<<static_cast<unsigned>(rows), kLikeliestThreads, 0, context.stream>>>(
-      args.logits.As<float>(), args.limits.As<int32_t>(), args.tokens.As<int32_t>(),
-      static_cast<int32_t>(args.logits.dims[1]));
-  context.Launched("FindLikeliest");
+  context.Check(
+      sm90::LaunchOverlapping(LikeliestKernel,
+                              {.grid = dim3(static_cast<unsigned>(rows)),
+                               .threads = kLikeliestThreads,
+                               .stream = context.stream},
+                              args.logits.As<float>(), args.limits.As<int32_t>(),
+                              args.tokens.As<int32_t>(), static_cast<int>(args.logits.dims[1])),
+      "FindLikeliest");
 }
 
 void SwiGlu(CudaContext& context, const float* gate, const float* up, float* out, int64_t count) {
   if (count == 0) return;
-  SwiGluKernel<<<static_cast<unsigned>(DivideUp<int64_t>(count, kRowThreads)), kRowThreads, 0,
-                 context.stream>>>(gate, up, out, count);
-  context.Launched("FeedForward");
+  const dim3 grid(static_cast<unsigned>(DivideUp<int64_t>(count, kRowThreads)));
+  context.Check(sm90::LaunchOverlapping(
+                    SwiGluKernel, {.grid = grid, .threads = kRowThreads, .stream = context.stream},
+                    gate, up, out, count),
+                "FeedForward");
 }
 
 }  // namespace winnow::cuda

@@ -3,6 +3,7 @@
 #include "cuda/context.h"
 #include "cuda/cuda_ops.h"
 #include "cuda/device.cuh"
+#include "cuda/dsa/sm90.cuh"
 #include "cuda/product.cuh"
 #include "cuda/product_sm90.h"
 #include "cuda/product_tiles.h"
@@ -17,10 +18,11 @@ __device__ Product OfBatch(Product p, int index) {
   return p;
 }
 
-// Grid: kFewRows rows of the weight a block; z: the batch.
-template <int kX>
-__global__ void __launch_bounds__(kFewThreads) FewKernel(Product p) {
-  RunFew<kX>(OfBatch(p, blockIdx.z), blockIdx.x * kFewRows);
+// One row of x. Grid: kFewRows rows of the weight a block; z: the batch.
+__global__ void __launch_bounds__(kFewThreads) OneKernel(Product p) {
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
+  RunFew<1>(OfBatch(p, blockIdx.z), blockIdx.x * kFewRows);
 }
 
 constexpr int kColumns = 128;  // threads of a block, a column each
@@ -94,6 +96,8 @@ struct TurnArgs {
 
 // A thread turns one pair of one head of one token.
 __global__ void TurnQueryKernel(TurnArgs a) {
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   const int64_t index = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (index >= int64_t{a.rows} * a.pairs) return;
   const int64_t row = index / a.pairs;
@@ -163,18 +167,15 @@ void RunProduct(CudaContext& context, const Product& p, const char* what) {
   if (p.round && HasTensorProduct(p.weight) && IsAligned(p.x, p.x_stride, p.x_step)) {
     return RunOnTensorCores(context, p, what);
   }
-  if (p.num_x > 2) {
+  if (p.num_x > 1) {
     context.Check(RunTiledProduct(p, context.multiprocessors, context.stream), what);
     return;
   }
   const dim3 grid(static_cast<unsigned>(DivideUp(p.num_rows, kFewRows)), 1,
                   static_cast<unsigned>(p.batch));
-  if (p.num_x == 1) {
-    FewKernel<1><<<grid, kFewThreads, 0, context.stream>>>(p);
-  } else {
-    FewKernel<2><<<grid, kFewThreads, 0, context.stream>>>(p);
-  }
-  context.Launched(what);
+  context.Check(sm90::LaunchOverlapping(
+                    OneKernel, {.grid = grid, .threads = kFewThreads, .stream = context.stream}, p),
+                what);
 }
 
 void Linear(CudaContext& context, const LinearArgs& args) {
@@ -247,9 +248,13 @@ void AbsorbQuery(CudaContext& context, const AbsorbQueryArgs& args) {
                          .pairs = static_cast<int32_t>(rope_dim / 2),
                          .half_split = args.rope.half_split};
   const int64_t pairs = tokens * heads * turn.pairs;
-  TurnQueryKernel<<<static_cast<unsigned>(DivideUp<int64_t>(pairs, 256)), 256, 0, context.stream>>>(
-      turn);
-  context.Launched("AbsorbQuery");
+  context.Check(
+      sm90::LaunchOverlapping(TurnQueryKernel,
+                              {.grid = dim3(static_cast<unsigned>(DivideUp<int64_t>(pairs, 256))),
+                               .threads = 256,
+                               .stream = context.stream},
+                              turn),
+      "AbsorbQuery");
 }
 
 namespace {

@@ -13,6 +13,7 @@
 #include "cuda/context.h"
 #include "cuda/cuda_ops.h"
 #include "cuda/device.cuh"
+#include "cuda/dsa/sm90.cuh"
 #include "cuda/product.cuh"
 #include "cuda/product_sm90.h"
 #include "cuda/scratch.h"
@@ -100,6 +101,8 @@ struct RouteShared {
 __global__ void RouteKernel(RouteArgs a) {
   extern __shared__ float memory[];
   RouteShared& s = *reinterpret_cast<RouteShared*>(memory);
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   const int64_t token = blockIdx.x;
   const int lane = threadIdx.x;
   for (int e = lane; e < a.experts; e += kWarp) {
@@ -122,20 +125,26 @@ __global__ void RouteKernel(RouteArgs a) {
   }
   MarkBest(s.scores, s.open, a.experts, a.chosen, s.marked);
   __syncwarp();
-  if (lane != 0) return;
-  int32_t* expert = a.expert + token * a.chosen;
-  float* weight = a.weight + token * a.chosen;
-  float sum = 0;
+  // The gates of the marked, in ascending order of experts; scores are not needed any more.
   int count = 0;
-  for (int e = 0; e < a.experts; ++e) {
-    if (!s.marked[e]) continue;
-    expert[count] = e;
-    weight[count++] = s.gates[e];
-    sum = sum + s.gates[e];
+  for (int first = 0; first < a.experts; first += kWarp) {
+    const int e = first + lane;
+    const bool marked = e < a.experts && s.marked[e];
+    const unsigned all = __ballot_sync(0xffffffff, marked);
+    const int place = count + __popc(all & ((1u << lane) - 1));
+    if (marked) {
+      a.expert[token * a.chosen + place] = e;
+      s.scores[place] = s.gates[e];
+    }
+    count += __popc(all);
   }
-  for (int i = 0; i < count; ++i) {
-    if (a.normalise) weight[i] = weight[i] / (sum + 1e-20f);
-    weight[i] = weight[i] * a.factor;
+  __syncwarp();
+  float sum = 0;
+  for (int i = 0; i < count; ++i) sum = sum + s.scores[i];
+  for (int i = lane; i < count; i += kWarp) {
+    float weight = s.scores[i];
+    if (a.normalise) weight = weight / (sum + 1e-20f);
+    a.weight[token * a.chosen + i] = weight * a.factor;
   }
 }
 
@@ -155,23 +164,43 @@ struct SortArgs {
   int32_t unit;  // an expert's rows begin at a multiple of it
 };
 
+__device__ int AddUpWarp(int value) {
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const int before = __shfl_up_sync(0xffffffff, value, distance);
+    if (static_cast<int>(threadIdx.x) % kWarp >= distance) value += before;
+  }
+  return value;
+}
+
 // Grid: one block. An expert's rows come in any order: what a row becomes depends on it alone.
 __global__ void SortKernel(SortArgs a) {
   __shared__ int32_t count[kMaxExperts];
   __shared__ int32_t first[kMaxExperts + 1];
   __shared__ int32_t first_tile[kMaxExperts + 1];
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   for (int e = threadIdx.x; e < a.experts; e += blockDim.x) count[e] = 0;
   for (int i = threadIdx.x; i < a.rows; i += blockDim.x) a.row_token[i] = -1;
   __syncthreads();
   for (int i = threadIdx.x; i < a.pairs; i += blockDim.x) atomicAdd(&count[a.expert[i]], 1);
   __syncthreads();
-  if (threadIdx.x == 0) {
-    first[0] = first_tile[0] = 0;
-    for (int e = 0; e < a.experts; ++e) {
-      first[e + 1] = first[e] + DivideUp(count[e], a.unit) * a.unit;
-      first_tile[e + 1] = first_tile[e] + DivideUp(count[e], a.tile_rows);
+  if (threadIdx.x < kWarp) {
+    int rows = 0;
+    int tiles = 0;
+    if (threadIdx.x == 0) first[0] = first_tile[0] = 0;
+    for (int base = 0; base < a.experts; base += kWarp) {
+      const int e = base + threadIdx.x;
+      const int size = e < a.experts ? count[e] : 0;
+      const int rows_up_to = rows + AddUpWarp(DivideUp(size, a.unit) * a.unit);
+      const int tiles_up_to = tiles + AddUpWarp(DivideUp(size, a.tile_rows));
+      if (e < a.experts) {
+        first[e + 1] = rows_up_to;
+        first_tile[e + 1] = tiles_up_to;
+      }
+      rows = __shfl_sync(0xffffffff, rows_up_to, kWarp - 1);
+      tiles = __shfl_sync(0xffffffff, tiles_up_to, kWarp - 1);
     }
-    *a.num_tiles = first_tile[a.experts];
+    if (threadIdx.x == 0) *a.num_tiles = tiles;
   }
   __syncthreads();
   for (int e = threadIdx.x; e < a.experts; e += blockDim.x) {
@@ -240,6 +269,8 @@ struct CombineArgs {
 
 // Grid: x tokens, y parts of the width.
 __global__ void CombineKernel(CombineArgs a) {
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   const int64_t token = blockIdx.x;
   const int k = blockIdx.y * blockDim.x + threadIdx.x;
   if (k >= a.size) return;
@@ -397,9 +428,13 @@ void Mixture::Route() {
                            .kept_groups = static_cast<int32_t>(args_.topk_group),
                            .normalise = args_.norm_topk_prob,
                            .factor = args_.routed_scaling_factor};
-  RouteKernel<<<static_cast<unsigned>(tokens_), kWarp, sizeof(RouteShared), context_.stream>>>(
-      route);
-  context_.Launched("Moe");
+  context_.Check(sm90::LaunchOverlapping(RouteKernel,
+                                         {.grid = dim3(static_cast<unsigned>(tokens_)),
+                                          .threads = kWarp,
+                                          .shared_bytes = static_cast<int>(sizeof(RouteShared)),
+                                          .stream = context_.stream},
+                                         route),
+                 "Moe");
 }
 
 void Mixture::Sort() {
@@ -414,8 +449,10 @@ void Mixture::Sort() {
                          .experts = static_cast<int32_t>(experts_),
                          .tile_rows = static_cast<int32_t>(tile_rows_),
                          .unit = static_cast<int32_t>(unit_)};
-  SortKernel<<<1, 1024, 0, context_.stream>>>(sort);
-  context_.Launched("Moe");
+  context_.Check(
+      sm90::LaunchOverlapping(SortKernel,
+                              {.grid = dim3(1), .threads = 1024, .stream = context_.stream}, sort),
+      "Moe");
 }
 
 void Mixture::RunGrouped(int part, const float* x, int64_t x_stride, float* out,
@@ -513,8 +550,10 @@ void Mixture::Combine() {
                                .size = static_cast<int32_t>(size_)};
   const dim3 grid(static_cast<unsigned>(tokens_),
                   static_cast<unsigned>(DivideUp<int64_t>(size_, 256)));
-  CombineKernel<<<grid, 256, 0, context_.stream>>>(combine);
-  context_.Launched("Moe");
+  context_.Check(
+      sm90::LaunchOverlapping(CombineKernel,
+                              {.grid = grid, .threads = 256, .stream = context_.stream}, combine),
+      "Moe");
 }
 
 void Mixture::Run() {

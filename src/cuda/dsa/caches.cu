@@ -8,6 +8,7 @@
 #include "cuda/device.cuh"
 #include "cuda/dsa/dsa_ops.h"
 #include "cuda/dsa/index_layout.h"
+#include "cuda/dsa/sm90.cuh"
 
 namespace winnow::cuda {
 namespace {
@@ -188,6 +189,8 @@ __global__ void __launch_bounds__(kThreads) WriteLatentKernel(LatentArgs a) {
   extern __shared__ float x[];
   __shared__ uint32_t reduced[kWarp];
   __shared__ float sum;
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   const int64_t token = blockIdx.x;
   const int row_dim = a.latent_dim + a.rope_dim;
   for (int k = threadIdx.x; k < row_dim; k += kThreads) x[k] = a.kv_a[token * row_dim + k];
@@ -245,6 +248,8 @@ __global__ void __launch_bounds__(kThreads) WriteKeysKernel(KeyArgs a) {
   extern __shared__ float x[];
   __shared__ uint32_t reduced[kWarp];
   __shared__ float sum;
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   const int64_t token = blockIdx.x;
   const int size = a.index_dim;
   for (int j = threadIdx.x; j < size; j += kThreads) x[j] = a.k[token * size + j];
@@ -300,6 +305,8 @@ struct QueryArgs {
 __global__ void __launch_bounds__(kThreads) PrepareQueryKernel(QueryArgs a) {
   extern __shared__ float x[];
   __shared__ uint32_t reduced[kWarp];
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   const int64_t head = blockIdx.x;
   float* q = a.q + head * a.index_dim;
   for (int j = threadIdx.x; j < a.index_dim; j += kThreads) x[j] = q[j];
@@ -314,6 +321,19 @@ __global__ void __launch_bounds__(kThreads) PrepareQueryKernel(QueryArgs a) {
 
 Rope ViewOf(const RopeTable& rope) {
   return {rope.cos_sin.As<float>(), static_cast<int32_t>(rope.cos_sin.dims[2]), rope.half_split};
+}
+
+// A block for each of `vectors`, which has room for `size` floats.
+template <typename Args>
+void Run(CudaContext& context, void (*kernel)(Args), int64_t vectors, int64_t size,
+         const Args& args, const char* what) {
+  context.Check(sm90::LaunchOverlapping(kernel,
+                                        {.grid = dim3(static_cast<unsigned>(vectors)),
+                                         .threads = kThreads,
+                                         .shared_bytes = static_cast<int>(size * sizeof(float)),
+                                         .stream = context.stream},
+                                        args),
+                what);
 }
 
 // Whether a vector of `size` floats fits in shared memory; if not, that is remembered.
@@ -342,9 +362,7 @@ void WriteLatent(CudaContext& context, const WriteLatentArgs& args) {
                              .rope_dim = static_cast<int32_t>(args.cache.rope_dim),
                              .row_bytes = args.cache.row_bytes,
                              .rows = args.cache.rows.As<uint8_t>()};
-  WriteLatentKernel<<<static_cast<unsigned>(tokens), kThreads,
-                      static_cast<size_t>(row_dim) * sizeof(float), context.stream>>>(kernel);
-  context.Launched("WriteLatent");
+  Run(context, WriteLatentKernel, tokens, row_dim, kernel, "WriteLatent");
 }
 
 void WriteIndexKeys(CudaContext& context, const WriteIndexKeysArgs& args) {
@@ -363,9 +381,7 @@ void WriteIndexKeys(CudaContext& context, const WriteIndexKeysArgs& args) {
                           .page_size = static_cast<int32_t>(args.cache.page_size),
                           .page_bytes = args.cache.page_bytes,
                           .pages = args.cache.pages.As<uint8_t>()};
-  WriteKeysKernel<<<static_cast<unsigned>(tokens), kThreads,
-                    static_cast<size_t>(index_dim) * sizeof(float), context.stream>>>(kernel);
-  context.Launched("WriteIndexKeys");
+  Run(context, WriteKeysKernel, tokens, index_dim, kernel, "WriteIndexKeys");
 }
 
 void PrepareIndexQuery(CudaContext& context, const PrepareIndexQueryArgs& args) {
@@ -383,9 +399,7 @@ void PrepareIndexQuery(CudaContext& context, const PrepareIndexQueryArgs& args) 
       .index_dim = static_cast<int32_t>(index_dim),
       .head_factor = static_cast<float>(1 / std::sqrt(static_cast<double>(heads))),
       .dim_factor = static_cast<float>(1 / std::sqrt(static_cast<double>(index_dim)))};
-  PrepareQueryKernel<<<static_cast<unsigned>(vectors), kThreads,
-                       static_cast<size_t>(index_dim) * sizeof(float), context.stream>>>(kernel);
-  context.Launched("PrepareIndexQuery");
+  Run(context, PrepareQueryKernel, vectors, index_dim, kernel, "PrepareIndexQuery");
 }
 
 }  // namespace winnow::cuda

@@ -16,6 +16,7 @@
 #include "cuda/context.h"
 #include "cuda/device.cuh"
 #include "cuda/dsa/dsa_ops.h"
+#include "cuda/dsa/sm90.cuh"
 #include "cuda/dsa/sparse_attention_sm90.h"
 #include "cuda/tensor_codes.cuh"
 
@@ -324,6 +325,8 @@ void Launch(CudaContext& context, const AttendArgs& a, int64_t tokens) {
 namespace {
 
 __global__ void RoundKernel(const float2* x, uint32_t* out, int64_t pairs) {
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i < pairs) out[i] = PackPair(x[i].x, x[i].y);
 }
@@ -341,9 +344,13 @@ void AttendOnTensorCores(CudaContext& context, const AttentionArgs& args) {
   const int64_t pairs = tokens * heads * args.q.dims[2] / 2;
   uint32_t* q = context.Get<uint32_t>(Scratch::kQueries, pairs, "Attention");
   if (q == nullptr) return;
-  RoundKernel<<<static_cast<unsigned>(DivideUp<int64_t>(pairs, 256)), 256, 0, context.stream>>>(
-      args.q.As<float2>(), q, pairs);
-  if (!context.Launched("Attention")) return;
+  const dim3 grid(static_cast<unsigned>(DivideUp<int64_t>(pairs, 256)));
+  if (!context.Check(sm90::LaunchOverlapping(
+                         RoundKernel, {.grid = grid, .threads = 256, .stream = context.stream},
+                         args.q.As<float2>(), q, pairs),
+                     "Attention")) {
+    return;
+  }
   RowAttentionArgs rows;
   rows.form = args.cache.type == LatentType::kFp8 ? RowForm::kFp8 : RowForm::kBf16;
   rows.q = q;
