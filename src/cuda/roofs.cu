@@ -1,6 +1,11 @@
-// The ceilings: plain multiply-adds, products of bytes by fours, and memory read in order.
+// The ceilings: plain multiply-adds, products of bytes by fours, products on tensor cores, and
+// memory read in order.
+#include <type_traits>
+
 #include "cuda/context.h"
 #include "cuda/device.cuh"
+#include "cuda/dsa/products_sm90.cuh"
+#include "cuda/dsa/sm90.cuh"
 #include "cuda/roofs.h"
 
 namespace winnow::cuda {
@@ -38,6 +43,44 @@ __global__ void ByteProductKernel(int* out, int factor) {
 #pragma unroll
   for (int i = 0; i < kChainsAThread; ++i) sum ^= x[i];
   if (sum == -1) *out = sum;
+}
+
+constexpr int kTensorThreads = 384;  // three warpgroups
+constexpr int kTensorRounds = 512;
+constexpr int kTensorColumns = 128;
+constexpr int kTensorSteps = 16;  // products of a round
+
+// Warpgroups multiply zeros from registers with zeros from shared memory: what tensor cores do at
+// their highest clock. Products of bfloat16 numbers, or of codes of eight bits.
+template <bool kCodes>
+__global__ void __launch_bounds__(kTensorThreads, 1) TensorKernel(float* out) {
+  using Number = std::conditional_t<kCodes, int32_t, float>;
+  __shared__ __align__(1024) uint4 columns[kTensorColumns * 8];
+  for (int i = threadIdx.x; i < kTensorColumns * 8; i += kTensorThreads) {
+    columns[i] = make_uint4(0, 0, 0, 0);
+  }
+  __syncthreads();
+  sm90::FenceProxyAsync();
+  const uint64_t b = sm90::SwizzledMatrix(sm90::SharedAddress(columns), 1024);
+  const uint32_t a[4] = {0, 0, 0, 0};
+  Number sums[kTensorColumns / 2];
+#pragma unroll
+  for (Number& sum : sums) sum = 0;
+  for (int round = 0; round < kTensorRounds; ++round) {
+    sm90::ProductFence();
+#pragma unroll
+    for (int step = 0; step < kTensorSteps; ++step) {
+      if constexpr (kCodes) {
+        sm90::MultiplyCodes<kTensorColumns>(sums, a, b + step % 4 * 2, 1);
+      } else {
+        sm90::MultiplyRows<kTensorColumns>(sums, a, b + step % 4 * 2, 1);
+      }
+    }
+    sm90::ProductCommit();
+    sm90::ProductWait<0>();
+    sm90::Pin(sums);
+  }
+  if (sums[0] == 1) *out = static_cast<float>(sums[1]);  // never; keeps the work
 }
 
 __global__ void ReadKernel(const uint4* data, int64_t count, uint32_t* out) {
@@ -101,6 +144,22 @@ Result<Roofs> MeasureRoofs(CudaContext& context) {
     ByteProductKernel<<<blocks, kThreads, 0, context.stream>>>(static_cast<int*>(memory),
                                                                0x01020304);
   });
+  // Of bf16 precision alone; two operations for each of 64 rows, the columns, and 32 bytes of them.
+  double bf16_product = 0;
+  double code_product = 0;
+  const unsigned processors = static_cast<unsigned>(context.multiprocessors);
+  const double products = static_cast<double>(processors) * (kTensorThreads / 128) * kTensorRounds *
+                          kTensorSteps * 2 * 64 * kTensorColumns;
+  if (context.rounds()) {
+    bf16_product = FastestSeconds(context, [&] {
+      TensorKernel<false>
+          <<<processors, kTensorThreads, 0, context.stream>>>(static_cast<float*>(memory));
+    });
+    code_product = FastestSeconds(context, [&] {
+      TensorKernel<true>
+          <<<processors, kTensorThreads, 0, context.stream>>>(static_cast<float*>(memory));
+    });
+  }
   const double read = FastestSeconds(context, [&] {
     ReadKernel<<<blocks, kThreads, 0, context.stream>>>(
         static_cast<const uint4*>(memory), kReadBytes / 16, static_cast<uint32_t*>(memory));
@@ -111,6 +170,10 @@ Result<Roofs> MeasureRoofs(CudaContext& context) {
   Roofs roofs;
   roofs.flops_f32 = 2 * operations / multiply_add;
   roofs.ops_int8 = 8 * operations / byte_product;
+  if (context.rounds()) {
+    roofs.flops_bf16 = products * 16 / bf16_product;
+    roofs.ops_int8 = products * 32 / code_product;
+  }
   roofs.read_bytes_per_second = static_cast<double>(kReadBytes) / read;
   roofs.cache_bytes = cache_bytes;
   return roofs;
