@@ -27,35 +27,61 @@ struct NormArgs {
   int32_t size;
 };
 
+constexpr int kNormLoads = 8;  // elements of a thread
+
 // Grid: one block for each row. The sixteen chains of the sum of squares are lanes of one half
-// warp; what they read is brought to shared memory by all, a part at a time.
+// warp. A row stays in registers, or where it is longer than those (kLong) is read again.
 //
 // Order  element k in chain k mod 16, each a chain of fused multiply-adds; chains 8, 4, 2, 1 apart.
-__global__ void __launch_bounds__(kRowThreads) AddRmsNormKernel(NormArgs args) {
-  constexpr int kPart = 4096;
+template <int kThreads, bool kLong>
+__global__ void __launch_bounds__(kThreads) AddRmsNormKernel(NormArgs args) {
+  constexpr int kPart = kThreads * kNormLoads;
   __shared__ float part[kPart];
   __shared__ float scale;
-  sm90::WaitForPrevious();
-  sm90::LetNextBegin();
   float* hidden = args.hidden + int64_t{blockIdx.x} * args.size;
   const float* branch = args.branch ? args.branch + int64_t{blockIdx.x} * args.size : nullptr;
-  if (args.out) {
-    float chain = 0;
-    for (int first = 0; first < args.size; first += kPart) {
+  float weight[kNormLoads];
+  float x[kNormLoads];
+  const auto for_each = [&](int first, auto body) {
+#pragma unroll
+    for (int i = 0; i < kNormLoads; ++i) {
+      const int k = first + i * kThreads + static_cast<int>(threadIdx.x);
+      if (k < args.size) body(i, k);
+    }
+  };
+  const auto load_weight = [&](int first) {
+    if (args.out) for_each(first, [&](int i, int k) { weight[i] = args.weight[k]; });
+  };
+  const auto load = [&](int first) {
+    for_each(first, [&](int i, int k) { x[i] = hidden[k]; });
+    if (branch) for_each(first, [&](int i, int k) { x[i] = x[i] + branch[k]; });
+  };
+  const auto store = [&](int first) {
+    if (branch) for_each(first, [&](int i, int k) { hidden[k] = x[i]; });
+    if (args.out) {
+      float* out = args.out + int64_t{blockIdx.x} * args.size;
+      for_each(first, [&](int i, int k) { out[k] = x[i] * scale * weight[i]; });
+    }
+  };
+  load_weight(0);  // it is there before anything runs
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
+  float chain = 0;
+  for (int first = 0; first < args.size; first += kPart) {
+    load(first);
+    if (!args.out) continue;
+    for_each(first, [&](int i, int k) { part[k - first] = x[i]; });
+    __syncthreads();
+    if (threadIdx.x < kWarp) {  // the second half warp repeats the first
       const int count = min(kPart, args.size - first);
-      __syncthreads();
-      for (int k = threadIdx.x; k < count; k += kRowThreads) {
-        const float x = hidden[first + k];
-        part[k] = branch ? x + branch[first + k] : x;
-      }
-      __syncthreads();
-      if (threadIdx.x < kWarp) {  // the second half warp repeats the first
-#pragma unroll 8
-        for (int k = threadIdx.x % kChains; k < count; k += kChains) {
-          chain = fmaf(part[k], part[k], chain);
-        }
+#pragma unroll 16
+      for (int k = threadIdx.x % kChains; k < count; k += kChains) {
+        chain = fmaf(part[k], part[k], chain);
       }
     }
+    if (kLong) __syncthreads();
+  }
+  if (args.out) {
     if (threadIdx.x < kWarp) {
       const float sum = SumChains(chain);
       const float mean = sum / static_cast<float>(args.size);
@@ -63,15 +89,14 @@ __global__ void __launch_bounds__(kRowThreads) AddRmsNormKernel(NormArgs args) {
     }
     __syncthreads();
   }
-  for (int k = threadIdx.x; k < args.size; k += kRowThreads) {
-    float x = hidden[k];
-    if (branch) {
-      x = x + branch[k];
-      hidden[k] = x;
+  if constexpr (kLong) {
+    for (int first = 0; first < args.size; first += kPart) {
+      load(first);
+      load_weight(first);
+      store(first);
     }
-    if (args.out) {
-      args.out[int64_t{blockIdx.x} * args.size + k] = x * scale * args.weight[k];
-    }
+  } else {
+    store(0);
   }
 }
 
@@ -138,12 +163,17 @@ __global__ void __launch_bounds__(kLikeliestThreads)
 
 void LaunchNorm(CudaContext& context, const NormArgs& args, int64_t rows, const char* what) {
   if (rows == 0 || args.size == 0) return;
-  context.Check(sm90::LaunchOverlapping(AddRmsNormKernel,
-                                        {.grid = dim3(static_cast<unsigned>(rows)),
-                                         .threads = kRowThreads,
-                                         .stream = context.stream},
-                                        args),
-                what);
+  const auto launch = [&](auto kernel, int threads) {
+    context.Check(sm90::LaunchOverlapping(kernel,
+                                          {.grid = dim3(static_cast<unsigned>(rows)),
+                                           .threads = threads,
+                                           .stream = context.stream},
+                                          args),
+                  what);
+  };
+  if (args.size <= 256 * kNormLoads) return launch(AddRmsNormKernel<256, false>, 256);
+  if (args.size <= 1024 * kNormLoads) return launch(AddRmsNormKernel<1024, false>, 1024);
+  launch(AddRmsNormKernel<1024, true>, 1024);
 }
 
 }  // namespace

@@ -115,45 +115,45 @@ __global__ void TurnQueryKernel(TurnArgs a) {
   out[second] = u * sine + v * cosine;
 }
 
-// Rows of x, or of silu(x) * up, packed for products with weights of `type`; none, with the error
-// remembered, where memory is short.
-PackedRows Pack(CudaContext& context, PackArgs args, const char* what) {
-  const int64_t rows = PackedRowCount(args.rows);
-  args.out.data = context.Get<uint8_t>(Scratch::kPacked,
-                                       PackedBytes(args.rows, args.columns, args.batch), what);
-  if (args.out.data == nullptr) return {};
-  args.out.rows = rows;
-  args.out.step = DivideUp<int64_t>(args.columns, 64) * rows * 128;
-  if (!context.Check(PackRows(args, context.stream), what)) return {};
-  return args.out;
+// The product of rows of x, or of silu(x) * up, packed before where it wants that.
+void RunOnTensorCores(CudaContext& context, PackArgs x, TensorProduct product, const char* what) {
+  if (ReadsPlainRows(product)) {
+    product.plain = x;
+  } else {
+    const int64_t rows = PackedRowCount(x.rows);
+    x.out.data =
+        context.Get<uint8_t>(Scratch::kPacked, PackedBytes(x.rows, x.columns, x.batch), what);
+    if (x.out.data == nullptr) return;
+    x.out.rows = rows;
+    x.out.step = DivideUp<int64_t>(x.columns, 64) * rows * 128;
+    if (!context.Check(PackRows(x, context.stream), what)) return;
+    product.x = x.out;
+  }
+  context.Check(RunTensorProduct(product, context.stream), what);
 }
 
 // A product on tensor cores: in bf16 precision, where the weight's form allows it.
 void RunOnTensorCores(CudaContext& context, const Product& p, const char* what) {
-  const PackedRows x = Pack(context,
-                            {.x = p.x,
-                             .x_stride = p.x_stride,
-                             .x_rows = p.x_rows,
-                             .rows = p.num_x,
-                             .columns = p.weight.columns,
-                             .batch = p.batch,
-                             .x_step = p.x_step,
-                             .weight = p.weight.type},
-                            what);
-  if (x.data == nullptr) return;
-  context.Check(RunTensorProduct({.x = x,
-                                  .num_x = p.num_x,
-                                  .num_rows = p.num_rows,
-                                  .weight = p.weight,
-                                  .first_row = p.first_row,
-                                  .bias = p.bias,
-                                  .out = p.out,
-                                  .out_stride = p.out_stride,
-                                  .batch = p.batch,
-                                  .row_step = p.row_step,
-                                  .out_step = p.out_step},
-                                 context.stream),
-                what);
+  RunOnTensorCores(context,
+                   {.x = p.x,
+                    .x_stride = p.x_stride,
+                    .x_rows = p.x_rows,
+                    .rows = p.num_x,
+                    .columns = p.weight.columns,
+                    .batch = p.batch,
+                    .x_step = p.x_step,
+                    .weight = p.weight.type},
+                   {.num_x = p.num_x,
+                    .num_rows = p.num_rows,
+                    .weight = p.weight,
+                    .first_row = p.first_row,
+                    .bias = p.bias,
+                    .out = p.out,
+                    .out_stride = p.out_stride,
+                    .batch = p.batch,
+                    .row_step = p.row_step,
+                    .out_step = p.out_step},
+                   what);
 }
 
 bool IsAligned(const float* x, int64_t stride, int64_t step) {
@@ -259,44 +259,30 @@ void AbsorbQuery(CudaContext& context, const AbsorbQueryArgs& args) {
 
 namespace {
 
-// The same on tensor cores: x is packed once for both products, and silu(gate) * up on its way.
+// The same on tensor cores: silu(gate) * up is made on its way to the third product.
 void RunFeedForwardOnTensorCores(CudaContext& context, const FfnWeights& weights, const float* x,
                                  int64_t tokens, float* hidden, float* out, const char* what) {
-  const Weight gate = ReadAs(weights.gate_proj);
   const int64_t width = weights.gate_proj.rows();
   float* up = hidden + tokens * width;
-  TensorProduct product;
-  product.x = Pack(context,
-                   {.x = x,
-                    .x_stride = gate.columns,
-                    .rows = tokens,
-                    .columns = gate.columns,
-                    .weight = gate.type},
-                   what);
-  if (product.x.data == nullptr) return;
-  product.num_x = static_cast<int32_t>(tokens);
-  product.num_rows = static_cast<int32_t>(width);
-  product.out_stride = width;
-  product.weight = gate;
-  product.out = hidden;
-  if (!context.Check(RunTensorProduct(product, context.stream), what)) return;
-  product.weight = ReadAs(weights.up_proj);
-  product.out = up;
-  if (!context.Check(RunTensorProduct(product, context.stream), what)) return;
-  product.weight = ReadAs(weights.down_proj);
-  product.x = Pack(context,
-                   {.x = hidden,
-                    .up = up,
-                    .x_stride = width,
-                    .rows = tokens,
-                    .columns = width,
-                    .weight = product.weight.type},
-                   what);
-  if (product.x.data == nullptr) return;
-  product.num_rows = static_cast<int32_t>(weights.down_proj.rows());
-  product.out = out;
-  product.out_stride = weights.down_proj.rows();
-  context.Check(RunTensorProduct(product, context.stream), what);
+  const auto run = [&](const ScaledView& weight, const float* from, const float* gated_by,
+                       float* to) {
+    RunOnTensorCores(context,
+                     {.x = from,
+                      .up = gated_by,
+                      .x_stride = weight.columns(),
+                      .rows = tokens,
+                      .columns = weight.columns(),
+                      .weight = weight.value.dtype},
+                     {.num_x = static_cast<int32_t>(tokens),
+                      .num_rows = static_cast<int32_t>(weight.rows()),
+                      .weight = ReadAs(weight),
+                      .out = to,
+                      .out_stride = weight.rows()},
+                     what);
+  };
+  run(weights.gate_proj, x, nullptr, hidden);
+  run(weights.up_proj, x, nullptr, up);
+  run(weights.down_proj, hidden, up, out);
 }
 
 }  // namespace

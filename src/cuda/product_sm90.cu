@@ -24,6 +24,7 @@ constexpr int kBlockColumns = 64;
 constexpr int kBlockRowBytes = kBlockColumns * 2;
 constexpr int kSteps = kBlockColumns / 16;
 constexpr int kMaxFewX = 64;
+constexpr int kMaxPlainX = 8;  // rows of x that products read as they are
 constexpr int kManyX = 128;
 
 // ---- Packing ------------------------------------------------------------------------------------
@@ -35,8 +36,30 @@ __device__ __forceinline__ int ColumnOf(int step, int quad) {
   return kBytes == 1 ? 16 * quad + 4 * step : step / 2 * 32 + 8 * quad + step % 2 * 4;
 }
 
-// A thread makes 16 bytes: of step `chunk / 2` the columns 0 to 7 or 8 to 15, two of each of four
-// threads' four.
+// 16 bytes of block `block` of a row of x: of step `chunk / 2` the columns 0 to 7 or 8 to 15, two
+// of each of four threads' four. `from` is where the row begins.
+template <int kBytes>
+__device__ __forceinline__ uint4 PackChunk(const PackArgs& a, int64_t from, int64_t block,
+                                           int chunk, bool gated) {
+  uint32_t words[4];
+#pragma unroll
+  for (int quad = 0; quad < 4; ++quad) {
+    const int64_t column =
+        block * kBlockColumns + ColumnOf<kBytes>(chunk / 2, quad) + chunk % 2 * 2;
+    float2 pair = make_float2(0, 0);
+    if (column < a.columns) {  // columns come in eights at least
+      pair = *reinterpret_cast<const float2*>(a.x + from + column);
+      if (gated) {
+        const float2 other = *reinterpret_cast<const float2*>(a.up + from + column);
+        pair.x = pair.x / (1.0f + Exp(-pair.x)) * other.x;
+        pair.y = pair.y / (1.0f + Exp(-pair.y)) * other.y;
+      }
+    }
+    words[quad] = PackPair(pair.x, pair.y);
+  }
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 // Grid: x rows by blocks, z the batch.
 template <int kBytes, bool kGated>
 __global__ void __launch_bounds__(256) PackKernel(PackArgs a) {
@@ -50,27 +73,9 @@ __global__ void __launch_bounds__(256) PackKernel(PackArgs a) {
   if (row >= a.rows) return;
   const int64_t from = a.x_rows ? a.x_rows[row] : row;
   if (from < 0) return;
-  const float* x = a.x + blockIdx.z * a.x_step + from * a.x_stride;
-  const float* up = kGated ? a.up + blockIdx.z * a.x_step + from * a.x_stride : nullptr;
-  uint32_t words[4];
-#pragma unroll
-  for (int quad = 0; quad < 4; ++quad) {
-    const int64_t column =
-        block * kBlockColumns + ColumnOf<kBytes>(chunk / 2, quad) + chunk % 2 * 2;
-    float2 pair = make_float2(0, 0);
-    if (column < a.columns) {  // columns come in eights at least
-      pair = *reinterpret_cast<const float2*>(x + column);
-      if constexpr (kGated) {
-        const float2 other = *reinterpret_cast<const float2*>(up + column);
-        pair.x = pair.x / (1.0f + Exp(-pair.x)) * other.x;
-        pair.y = pair.y / (1.0f + Exp(-pair.y)) * other.y;
-      }
-    }
-    words[quad] = PackPair(pair.x, pair.y);
-  }
   uint8_t* out = a.out.data + blockIdx.z * a.out.step + (block * a.out.rows + row) * kBlockRowBytes;
   *reinterpret_cast<uint4*>(out + ((chunk ^ (row & 7)) * 16)) =
-      make_uint4(words[0], words[1], words[2], words[3]);
+      PackChunk<kBytes>(a, blockIdx.z * a.x_step + from * a.x_stride, block, chunk, kGated);
 }
 
 // ---- Weights ------------------------------------------------------------------------------------
@@ -279,13 +284,30 @@ __global__ void __launch_bounds__(kGroups* kGroupThreads, 1)
   sm90::LetNextBegin();
 
   uint8_t* stages = shared + group * kStages * Shape::kStageBytes;
+  // The slice of a row of x that no one has packed fits in the stages: this group does.
+  const bool packs = kN == kMaxPlainX && p.plain.x != nullptr;
+  if (packs) {
+    for (int i = threadIdx.x % kGroupThreads; i < (last - first) * kN * 8; i += kGroupThreads) {
+      const int row = i / 8 % kN;
+      const int chunk = i % 8;
+      if (row >= part.num_x) continue;  // what comes of the others is thrown away
+      const int block = i / 8 / kN;
+      sm90::StoreShared16(
+          sm90::SharedAddress(stages + block * Shape::kStageBytes + row * kBlockRowBytes +
+                              (chunk ^ row) * 16),
+          PackChunk<kBytes>(p.plain, blockIdx.z * p.plain.x_step + row * p.plain.x_stride,
+                            first + block, chunk, p.plain.up != nullptr));
+    }
+    sm90::NamedBarrier(1 + group, kGroupThreads);
+    sm90::FenceProxyAsync();
+  }
   auto fill = [&](int block, int stage) {
     sm90::BarrierExpect(&full[stage], Shape::kStageBytes);
     sm90::BulkCopy(stages + stage * Shape::kStageBytes,
                    part.x + (int64_t{block} * p.x.rows + part.first_x) * kBlockRowBytes,
                    Shape::kStageBytes, &full[stage]);
   };
-  if (leads) {
+  if (leads && !packs) {
     for (int i = 0; i < kStages && first + i < last; ++i) fill(first + i, i);
   }
   float sums[kN / 2];
@@ -300,7 +322,7 @@ __global__ void __launch_bounds__(kGroups* kGroupThreads, 1)
       uint32_t a[kSteps][4];
       Decode(raw[i], a);
       if (block + kAhead < last) weights.Load(block + kAhead, raw[i]);
-      sm90::BarrierWait(&full[turn.stage], turn.phase);
+      if (!packs) sm90::BarrierWait(&full[turn.stage], turn.phase);
       MultiplyBlock<kN>(sums, a, sm90::SharedAddress(stages + turn.stage * Shape::kStageBytes),
                         block == first);
       __syncwarp();
@@ -536,6 +558,12 @@ bool HasTensorProduct(const Weight& weight) {
 int64_t PackedBytes(int64_t rows, int64_t columns, int64_t batch) {
   const int64_t blocks = DivideUp<int64_t>(columns, kBlockColumns);
   return batch * blocks * PackedRowCount(rows) * kBlockRowBytes + kManyX * kBlockRowBytes;
+}
+
+bool ReadsPlainRows(const TensorProduct& p) {
+  const int blocks = static_cast<int>(DivideUp<int64_t>(p.weight.columns, kBlockColumns));
+  return p.table == nullptr && p.num_x <= kMaxPlainX &&
+         DivideUp(blocks, SlicesOf(p, blocks)) <= FewShape<kMaxPlainX>::kStages;
 }
 
 cudaError_t PackRows(const PackArgs& args, cudaStream_t stream) {

@@ -54,7 +54,8 @@ struct ExpertTile {
 
 // out[m, n] = x[m] · weight[first_row + n] + bias[n], for each product of a batch.
 struct TensorProduct {
-  PackedRows x;
+  PackedRows x = {};
+  PackArgs plain = {};  // in place of x, where ReadsPlainRows
   int32_t num_x = 0;
   int32_t num_rows = 0;
   Weight weight;  // with a table: of which only the form counts
@@ -74,6 +75,9 @@ struct TensorProduct {
   int32_t max_tiles = 0;
   int32_t tile_rows = 0;
 };
+// Whether a product reads x as it is, without packing: few rows of few columns, of which every
+// block packs its own part. The bits are the same.
+bool ReadsPlainRows(const TensorProduct& product);
 cudaError_t RunTensorProduct(const TensorProduct& product, cudaStream_t stream);
 
 }  // namespace winnow::cuda
