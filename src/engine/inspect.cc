@@ -90,7 +90,7 @@ Result<ModelReport> Inspect(const std::string& model_dir, const InspectOptions& 
   KvCacheOptions cache;
   cache.latent = options.kv_cache;
   cache.index_keys = options.index_keys;
-  cache.num_pages = (context + kPageSize - 1) / kPageSize * options.batch;
+  cache.num_pages = PagesFor(context) * options.batch;
   const PageBytes page = CachePageBytes(config, cache);
 
   TransformerOptions transformer;

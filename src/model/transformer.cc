@@ -16,8 +16,6 @@ int64_t SelectionWidth(const ModelConfig& config, const TransformerOptions& opti
   return std::min(config.index_topk, options.max_context);
 }
 
-int64_t PagesFor(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; }
-
 int64_t MaxPages(const TransformerOptions& options) { return PagesFor(options.max_context); }
 
 // Lists of numbers follow each other at multiples of the workspace's alignment.
