@@ -43,7 +43,7 @@ void AddBenchKernels(CLI::App& bench, int* exit_code) {
       ->capture_default_str();
   command
       ->add_option("--instruction-set", options->instruction_set,
-                   "portable, avx2, avx512 or avx512_bf16; default: the best there is")
+                   "portable, avx2, avx512, avx512_bf16 or amx; default: the best there is")
       ->type_name("");
   command->callback([options, json, exit_code] { *exit_code = RunBenchKernels(*options, *json); });
 }

@@ -135,7 +135,7 @@ void AddEngineOptions(CLI::App& command, EngineOptions* options, bool attention)
       ->group("Speed (changes no result)");
   command
       .add_option("--instruction-set", options->instruction_set,
-                  "portable, avx2, avx512 or avx512_bf16; default: the best there is")
+                  "portable, avx2, avx512, avx512_bf16 or amx; default: the best there is")
       ->type_name("")
       ->group("Speed (changes no result)");
 }

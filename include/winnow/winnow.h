@@ -62,8 +62,9 @@ struct EngineOptions {
   // say how long dense attention would have taken.
   bool measure_rates = false;
 
-  // "portable", "avx2", "avx512", "avx512_bf16", or empty for the best the processor has. Changes
-  // speed, no result.
+  // "portable", "avx2", "avx512", "avx512_bf16", "amx", or empty for the best the processor has.
+  // Changes speed, and no result, except that "amx" has an order of its own for the sums of bf16
+  // precision.
   std::string instruction_set;
 
   Progress progress;  // may be empty

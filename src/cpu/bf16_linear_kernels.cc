@@ -426,9 +426,17 @@ void PackRow(const float* x, int64_t columns, float* packed) {
   }
 }
 
+void PackRows(const PackArgs& args) {
+  for (int64_t m = 0; m < args.num_x; ++m) {
+    const int64_t row = args.x_rows ? args.x_rows[m] : m;
+    PackRow(args.x + row * args.x_stride, args.num_columns,
+            args.packed + m * args.packed_stride + PackedFloats(args.first_column));
+  }
+}
+
 }  // namespace
 
-extern const Bf16LinearKernels kBf16LinearKernels = {PackedFloats, PackRow, RunPanel,
-                                                     RunTransposed};
+extern const Bf16LinearKernels kBf16LinearKernels = {
+    1, kPieceRows, PackedFloats, PackRows, RunPanel, RunTransposed, PackRow};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

@@ -1,5 +1,5 @@
 // The CPU as a backend. Kernels exist for several instruction sets and give equal bits on all of
-// them.
+// them; only kAmx has an order of its own for bf16 precision (docs/numerics.md).
 #pragma once
 
 #include <memory>
@@ -9,12 +9,14 @@
 namespace winnow::cpu {
 
 // From the plainest to the widest. kPortable runs anywhere; kAvx2 wants AVX2, FMA and F16C; kAvx512
-// wants AVX-512 F, BW, DQ, VL; kAvx512Bf16 also BF16, VNNI, VBMI and VBMI2.
-enum class InstructionSet { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
+// wants AVX-512 F, BW, DQ, VL; kAvx512Bf16 also BF16, VNNI, VBMI and VBMI2; kAmx also AMX with BF16
+// and INT8, and a system that lets the process use it.
+enum class InstructionSet { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 inline constexpr InstructionSet kInstructionSets[] = {
     InstructionSet::kPortable, InstructionSet::kAvx2, InstructionSet::kAvx512,
-    InstructionSet::kAvx512Bf16};
+    InstructionSet::kAvx512Bf16, InstructionSet::kAmx};
 const char* InstructionSetName(InstructionSet set);
+// Asks the system to grant what the set wants of it, for the whole process.
 bool IsSupported(InstructionSet set);
 InstructionSet BestInstructionSet();
 
@@ -25,7 +27,7 @@ struct CpuOptions {
   InstructionSet instruction_set = BestInstructionSet();
 };
 
-// Results do not depend on num_threads or instruction_set.
+// Results do not depend on num_threads; nor on instruction_set, but for kAmx in bf16 precision.
 std::unique_ptr<Backend> CreateCpuBackend(const CpuOptions& options);
 
 }  // namespace winnow::cpu

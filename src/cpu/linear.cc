@@ -9,8 +9,9 @@
 
 namespace winnow::cpu {
 
-ProductSplit SplitProduct(int num_threads, int64_t num_x, int64_t rows, int64_t columns,
-                          int64_t bytes_per_weight, int64_t unit) {
+ProductSplit Products::SplitProduct(int64_t num_x, int64_t rows, int64_t columns,
+                                    int64_t bytes_per_weight, int64_t unit) const {
+  const int num_threads = context_.pool.num_threads();
   ProductSplit split;
   if (num_x <= kFewX) {
     constexpr int64_t kWorthwhile = 16 << 10;  // bytes: a microsecond of memory bandwidth
@@ -23,7 +24,7 @@ ProductSplit SplitProduct(int num_threads, int64_t num_x, int64_t rows, int64_t 
   constexpr int64_t kWorthwhile = 1 << 20;  // multiply-adds: some tens of microseconds
   const int64_t wanted =
       std::clamp<int64_t>(num_x * rows * columns / kWorthwhile, 1, 6 * num_threads);
-  split.rows = SplitInto(rows, wanted, std::max(unit, kPieceRows));
+  split.rows = SplitInto(rows, wanted, std::max(unit, PieceRows()));
   split.x = SplitInto(num_x, (wanted + split.rows.count - 1) / split.rows.count, 16);
   if (num_threads > 1 && split.x.size > kPanelX && split.rows.count < 4 * num_threads) {
     split.x = SplitInto(num_x, (num_x + kPanelX - 1) / kPanelX, 16);
@@ -39,32 +40,57 @@ WeightArgs ReadAs(const ScaledView& weight) {
           .group_scale = weight.has_groups() ? weight.scale.As<uint16_t>() : nullptr};
 }
 
-ProductRows Products::Read(const float* x, int64_t num_rows, int64_t columns, int64_t stride,
-                           float* memory) const {
-  if (!bf16_) return {x, stride};
+namespace {
+
+// Calls body(first, last) for parts of `rows` rows, a multiple of `unit`: on all threads, if there
+// is enough to do.
+template <typename Body>
+void ForRows(const CpuContext& context, int64_t rows, int64_t columns, int64_t unit,
+             const Body& body) {
   constexpr int64_t kWorthSharing = 1 << 16;  // numbers: some microseconds
-  const int64_t row_floats = RowFloats(columns);
-  const auto pack = [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      context_.kernels.bf16_linear.pack(x + row * stride, columns, memory + row * row_floats);
+  if (rows * columns < kWorthSharing) return body(0, rows);
+  const Split split = SplitInto(rows, 4 * context.pool.num_threads(), unit);
+  context.ForEach(split.count, [&](int64_t piece, int) {
+    body(split.begin(piece), std::min(rows, split.begin(piece + 1)));
+  });
+}
+
+}  // namespace
+
+ProductRows Products::Read(const float* x, int64_t num_rows, int64_t heads, int64_t columns,
+                           float* memory) const {
+  if (!bf16_) return {x, heads * columns, columns};
+  const ProductRows rows = {memory, RowFloats(columns), num_rows * RowFloats(columns)};
+  ForRows(context_, num_rows, heads * columns, RowsTogether(), [&](int64_t first, int64_t last) {
+    for (int64_t head = 0; head < heads; ++head) {
+      Write({.x = x + (first * heads + head) * columns,
+             .x_stride = heads * columns,
+             .num_x = last - first,
+             .num_columns = columns,
+             .packed = memory + head * rows.head_stride + first * rows.stride,
+             .packed_stride = rows.stride});
     }
-  };
-  if (num_rows * columns < kWorthSharing) {
-    pack(0, num_rows);
-  } else {
-    const Split split = SplitInto(num_rows, 4 * context_.pool.num_threads(), 1);
-    context_.ForEach(split.count, [&](int64_t piece, int) {
-      pack(split.begin(piece), std::min(num_rows, split.begin(piece + 1)));
-    });
-  }
+  });
+  return rows;
+}
+
+ProductRows Products::ReadTransposed(const float* x, int64_t num_rows, int64_t columns,
+                                     int64_t stride, float* memory) const {
+  if (!bf16_) return {x, stride};
+  const int64_t row_floats = RowFloats(columns);
+  ForRows(context_, num_rows, columns, 1, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      context_.kernels.bf16_linear.pack_row(x + row * stride, columns, memory + row * row_floats);
+    }
+  });
   return {memory, row_floats};
 }
 
-void Products::Write(const float* x, int64_t first, int64_t count, float* row) const {
-  if (bf16_) {
-    context_.kernels.bf16_linear.pack(x, count, row + RowFloats(first));
-  } else {
-    std::copy_n(x, count, row + first);
+void Products::Write(const PackArgs& args) const {
+  if (bf16_) return context_.kernels.bf16_linear.pack(args);
+  for (int64_t m = 0; m < args.num_x; ++m) {
+    std::copy_n(args.x + (args.x_rows ? args.x_rows[m] : m) * args.x_stride, args.num_columns,
+                args.packed + m * args.packed_stride + args.first_column);
   }
 }
 
@@ -85,7 +111,7 @@ void Multiply(CpuContext& context, const Products& products, const ProductRows& 
   const int64_t columns = weight.columns();
   const int64_t rows = weight.rows();
   const ProductSplit split =
-      SplitProduct(context.pool.num_threads(), num_x, rows, columns, SizeOf(weight.value.dtype));
+      products.SplitProduct(num_x, rows, columns, SizeOf(weight.value.dtype));
   context.ForEach(split.count(), [&](int64_t piece, int thread) {
     const int64_t row = split.rows.begin(piece / split.x.count);
     const int64_t m = split.x.begin(piece % split.x.count);
@@ -111,7 +137,7 @@ void Linear(CpuContext& context, const LinearArgs& args) {
   const int64_t columns = args.weight.columns();
   const Products products(context, context.rounds() && !args.keep_f32);
   float* memory = context.scratch.Shared<float>(products.ReadFloats(num_x, columns));
-  const ProductRows x = products.Read(args.x.As<float>(), num_x, columns, columns, memory);
+  const ProductRows x = products.Read(args.x.As<float>(), num_x, 1, columns, memory);
   Multiply(context, products, x, num_x, args.weight, args.bias ? args.bias.As<float>() : nullptr,
            args.out.As<float>());
 }
@@ -125,18 +151,18 @@ void ExpandValue(CpuContext& context, const ExpandValueArgs& args) {
   const Products products(context, context.rounds());
   float* memory = context.scratch.Shared<float>(products.ReadFloats(num_x * heads, latent_dim));
   const ProductRows attended =
-      products.Read(args.attended.As<float>(), num_x * heads, latent_dim, latent_dim, memory);
+      products.Read(args.attended.As<float>(), num_x, heads, latent_dim, memory);
   const int threads = context.pool.num_threads();
   const int64_t parts = heads >= 4 * threads ? 1 : (4 * threads + heads - 1) / heads;
-  const Split rows = SplitInto(value_dim, parts, kPanelRows);
+  const Split rows = SplitInto(value_dim, parts, 32);
   const Split x = SplitInto(num_x, (num_x + kPanelX - 1) / kPanelX, 16);
   context.ForEach(heads * rows.count * x.count, [&](int64_t piece, int thread) {
     const int64_t m = x.begin(piece % x.count);
     const int64_t row = rows.begin(piece / x.count % rows.count);
     const int64_t head = piece / x.count / rows.count;
     PanelArgs panel;
-    panel.x = attended.data + (m * heads + head) * attended.stride;
-    panel.x_stride = heads * attended.stride;
+    panel.x = attended.data + head * attended.head_stride + m * attended.stride;
+    panel.x_stride = attended.stride;
     panel.num_x = std::min(x.size, num_x - m);
     panel.weight = ReadAs(args.kv_b_proj);
     panel.first_row = head * head_rows + args.qk_nope_head_dim + row;
@@ -160,7 +186,7 @@ void AbsorbQuery(CpuContext& context, const AbsorbQueryArgs& args) {
   const Products products(context, context.rounds());
   float* memory = context.scratch.Shared<float>(products.ReadFloats(num_x * heads, nope_dim));
   const ProductRows queries =
-      products.Read(args.q.As<float>(), num_x * heads, nope_dim, query_dim, memory);
+      products.ReadTransposed(args.q.As<float>(), num_x * heads, nope_dim, query_dim, memory);
   const int threads = context.pool.num_threads();
   const int64_t parts = heads >= 4 * threads ? 1 : (4 * threads + heads - 1) / heads;
   const Split columns = SplitInto(latent_dim, parts, 128);
@@ -207,10 +233,13 @@ void RunGateUp(const CpuContext& context, const Products& products, const FfnWei
   panel.out = gate + size;
   products.RunPanel(panel);
   context.kernels.elementwise.swiglu(gate, gate + size, gate, size);
-  for (int64_t m = 0; m < panel.num_x; ++m) {
-    products.Write(gate + m * panel.num_rows, panel.first_row, panel.num_rows,
-                   hidden.data + m * hidden.stride);
-  }
+  products.Write({.x = gate,
+                  .x_stride = panel.num_rows,
+                  .num_x = panel.num_x,
+                  .first_column = panel.first_row,
+                  .num_columns = panel.num_rows,
+                  .packed = hidden.data,
+                  .packed_stride = hidden.stride});
 }
 
 void FeedForward(CpuContext& context, const FeedForwardArgs& args) {
@@ -223,10 +252,9 @@ void FeedForward(CpuContext& context, const FeedForwardArgs& args) {
       context.scratch.Shared<float>(read_floats + num_x * products.RowFloats(width)) + read_floats,
       products.RowFloats(width)};
   const ProductRows x =
-      products.Read(args.x.As<float>(), num_x, columns, columns, hidden.data - read_floats);
-  const ProductSplit split =
-      SplitProduct(context.pool.num_threads(), num_x, width, columns,
-                   2 * SizeOf(args.weights->gate_proj.value.dtype), kPackedRun);
+      products.Read(args.x.As<float>(), num_x, 1, columns, hidden.data - read_floats);
+  const ProductSplit split = products.SplitProduct(
+      num_x, width, columns, 2 * SizeOf(args.weights->gate_proj.value.dtype), kPackedRun);
   context.ForEach(split.count(), [&](int64_t piece, int thread) {
     const int64_t row = split.rows.begin(piece / split.x.count);
     const int64_t m = split.x.begin(piece % split.x.count);

@@ -60,6 +60,8 @@ inline constexpr int64_t kPanelRows = 24;
 inline constexpr int64_t kPanelColumns = 768;
 inline constexpr int64_t kPanelX = 128;
 inline constexpr int64_t kLinearScratch = kPanelRows * kPanelColumns + kPanelX * kPanelRows * 16;
+// What parts of the weight's rows are a multiple of: whole panels, and whole blocks of 16 rows.
+inline constexpr int64_t kPieceRows = 48;
 // Up to this many rows of x, reading the weights is what a product costs, not the arithmetic.
 inline constexpr int64_t kFewX = 8;
 

@@ -70,7 +70,8 @@ struct Workspace {
   int32_t* row_token = nullptr;  // [T * chosen] sorted by expert, then token
   float* row_weight = nullptr;   // [T * chosen]
   float* hidden = nullptr;       // as products read it
-  float* x = nullptr;            // likewise, where it is not what was given
+  float* x = nullptr;            // likewise, where it is not what was given: tokens, or where rows
+                                 // are packed together, those of each expert
 };
 
 int64_t Aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -103,7 +104,9 @@ int64_t Workspace::LayOut(const Products& products, const MoeArgs& args, uintptr
   take(&row_token, rows);
   take(&row_weight, rows);
   take(&hidden, rows * products.RowFloats(width) + tokens * products.RowFloats(shared));
-  take(&x, products.ReadFloats(tokens, args.x.dims[1]));
+  const int64_t packed =
+      products.RowsTogether() == 1 ? tokens : rows + (args.shared_experts ? tokens : 0);
+  take(&x, products.ReadFloats(packed, args.x.dims[1]));
   return bytes;
 }
 
@@ -182,33 +185,72 @@ struct Group {
   const FfnWeights* weights;
   const int32_t* tokens;  // none: every token in order
   const float* factors;   // none: 1
+  int64_t first;          // of its rows among those of all groups
   int64_t rows;
   float* hidden;  // [rows, F] as products read it
 };
 Group GroupOf(const MoeArgs& args, const Workspace& work, int64_t e) {
   float* hidden = work.hidden + work.offset[e];
-  if (e == work.experts) return {args.shared_experts, nullptr, nullptr, work.tokens, hidden};
   const int64_t first = work.first[e];
-  return {&args.experts[e], work.row_token + first, work.row_weight + first,
+  if (e == work.experts) {
+    return {args.shared_experts, nullptr, nullptr, first, work.tokens, hidden};
+  }
+  return {&args.experts[e],          work.row_token + first,
+          work.row_weight + first,   first,
           work.first[e + 1] - first, hidden};
 }
 
-ProductSplit SplitGateUp(const CpuContext& context, const Group& group) {
+ProductSplit SplitGateUp(const Products& products, const Group& group) {
   const ScaledView& gate = group.weights->gate_proj;
-  return SplitProduct(context.pool.num_threads(), group.rows, gate.rows(), gate.columns(),
-                      2 * SizeOf(gate.value.dtype), kPackedRun);
+  return products.SplitProduct(group.rows, gate.rows(), gate.columns(),
+                               2 * SizeOf(gate.value.dtype), kPackedRun);
+}
+
+// x as the groups' products read it: all tokens, among which each group finds its own, or the rows
+// of every group one behind the other.
+ProductRows ReadX(CpuContext& context, const Products& products, const MoeArgs& args,
+                  const Workspace& work) {
+  const int64_t size = args.x.dims[1];
+  const float* x = args.x.As<float>();
+  if (products.RowsTogether() == 1) return products.Read(x, work.tokens, 1, size, work.x);
+  const int64_t stride = products.RowFloats(size);
+  const int64_t groups = NumGroups(args);
+  const int64_t parts = (4 * context.pool.num_threads() + groups - 1) / groups;
+  const auto pack = [&](int64_t piece) {
+    const Group group = GroupOf(args, work, piece / parts);
+    const Split split = SplitInto(group.rows, parts, products.RowsTogether());
+    const int64_t part = piece % parts;
+    if (part >= split.count) return;
+    const int64_t first = split.begin(part);
+    products.Write({.x = x + (group.tokens ? 0 : first * size),
+                    .x_stride = size,
+                    .x_rows = group.tokens ? group.tokens + first : nullptr,
+                    .num_x = split.length(part, group.rows),
+                    .num_columns = size,
+                    .packed = work.x + (group.first + first) * stride,
+                    .packed_stride = stride});
+  };
+  constexpr int64_t kFewTokens = 4;  // which are packed before threads could share them
+  if (work.tokens <= kFewTokens) {
+    for (int64_t piece = 0; piece < groups * parts; ++piece) pack(piece);
+  } else {
+    context.ForEach(groups * parts, [&](int64_t piece, int) { pack(piece); });
+  }
+  return {work.x, stride};
 }
 
 void GateUp(CpuContext& context, const Products& products, const ProductRows& x, const Group& group,
             int64_t piece, int thread) {
   const ScaledView& gate = group.weights->gate_proj;
-  const ProductSplit split = SplitGateUp(context, group);
+  const ProductSplit split = SplitGateUp(products, group);
   const int64_t row = split.rows.begin(piece / split.x.count);
   const int64_t m = split.x.begin(piece % split.x.count);
+  const bool finds = group.tokens && products.RowsTogether() == 1;
+  const int64_t first = products.RowsTogether() == 1 ? m : group.first + m;
   PanelArgs panel;
-  panel.x = x.data + (group.tokens ? 0 : m * x.stride);
+  panel.x = x.data + (finds ? 0 : first * x.stride);
   panel.x_stride = x.stride;
-  panel.x_rows = group.tokens ? group.tokens + m : nullptr;
+  panel.x_rows = finds ? group.tokens + m : nullptr;
   panel.num_x = std::min(split.x.size, group.rows - m);
   panel.first_row = row;
   panel.num_rows = std::min(split.rows.size, gate.rows() - row);
@@ -282,12 +324,12 @@ void Moe(CpuContext& context, const MoeArgs& args) {
   });
   SortByExpert(products, args, work);
 
-  const ProductRows x = products.Read(args.x.As<float>(), work.tokens, size, size, work.x);
+  const ProductRows x = ReadX(context, products, args, work);
   const int64_t groups = NumGroups(args);
   work.pieces[0] = 0;
   for (int64_t e = 0; e < groups; ++e) {
     const Group group = GroupOf(args, work, e);
-    work.pieces[e + 1] = work.pieces[e] + (group.rows ? SplitGateUp(context, group).count() : 0);
+    work.pieces[e + 1] = work.pieces[e] + (group.rows ? SplitGateUp(products, group).count() : 0);
   }
   context.ForEach(work.pieces[groups], [&](int64_t piece, int thread) {
     const int64_t* after = std::upper_bound(work.pieces, work.pieces + groups + 1, piece);
@@ -295,7 +337,7 @@ void Moe(CpuContext& context, const MoeArgs& args) {
     GateUp(context, products, x, GroupOf(args, work, e), piece - work.pieces[e], thread);
   });
 
-  const int64_t unit = work.tokens == 1 ? 16 : kPieceRows;
+  const int64_t unit = work.tokens == 1 ? 16 : products.PieceRows();
   const Split columns = SplitInto(size, work.tokens <= kFewX ? 8 * threads : size, unit);
   context.ForEach(columns.count, [&](int64_t piece, int thread) {
     const int64_t first = columns.begin(piece);

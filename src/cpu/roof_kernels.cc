@@ -4,6 +4,10 @@
 
 #include "cpu/simd.h"
 
+#if defined(__AMX_TILE__)
+#include "cpu/tiles.h"
+#endif
+
 namespace winnow::cpu::WINNOW_LEVEL {
 namespace {
 
@@ -47,7 +51,64 @@ float MultiplyAdd(int64_t rounds, float factor, float addend) {
   return sum;
 }
 
-#if defined(__AVX512BF16__)
+#if defined(__AMX_TILE__)
+constexpr int64_t kTileProducts = 4;
+constexpr int64_t kBf16OpsPerRound = kTileProducts * kTileSide * kTileSide * 32 * 2;
+constexpr int64_t kInt8OpsPerRound = 2 * kBf16OpsPerRound;
+
+// kTileProducts sums in tiles; `add` adds to them once. Every word of the factors is `word`.
+template <typename Add>
+uint32_t TileProducts(int64_t rounds, int32_t word, const Add& add) {
+  TileShapes shapes;
+  for (int tile = 0; tile < 8; ++tile) shapes.Set(tile, kTileSide, kTileSide);
+  alignas(64) int32_t words[kTileWords];
+  for (int32_t& each : words) each = word;
+  const TileScope scope(shapes);
+  ZeroTile<0>();
+  ZeroTile<1>();
+  ZeroTile<2>();
+  ZeroTile<3>();
+  LoadTile<4>(words, 64);
+  LoadTile<5>(words, 64);
+  LoadTile<6>(words, 64);
+  LoadTile<7>(words, 64);
+  for (int64_t round = 0; round < rounds; ++round) add();
+  int32_t sum = 0;
+  const auto take = [&] {
+    for (const int32_t each : words) sum ^= each;
+  };
+  StoreTile<0>(words, 64);
+  take();
+  StoreTile<1>(words, 64);
+  take();
+  StoreTile<2>(words, 64);
+  take();
+  StoreTile<3>(words, 64);
+  take();
+  return static_cast<uint32_t>(sum);
+}
+
+float Bf16Products(int64_t rounds, float factor) {
+  int32_t word;
+  memcpy(&word, &factor, sizeof(word));
+  const uint32_t sum = TileProducts(rounds, word, [] {
+    AddBf16Tiles<0, 4, 6>();
+    AddBf16Tiles<1, 4, 7>();
+    AddBf16Tiles<2, 5, 6>();
+    AddBf16Tiles<3, 5, 7>();
+  });
+  return static_cast<float>(sum >> 16);
+}
+
+uint32_t Int8Products(int64_t rounds, int32_t factors) {
+  return TileProducts(rounds, factors & 0x01010101, [] {
+    AddInt8Tiles<0, 4, 6>();
+    AddInt8Tiles<1, 4, 7>();
+    AddInt8Tiles<2, 5, 6>();
+    AddInt8Tiles<3, 5, 7>();
+  });
+}
+#elif defined(__AVX512BF16__)
 constexpr int64_t kBf16OpsPerRound = kChains * kNative * 4;
 
 float Bf16Products(int64_t rounds, float factor) {
@@ -70,6 +131,7 @@ constexpr int64_t kBf16OpsPerRound = 0;
 constexpr float (*Bf16Products)(int64_t, float) = nullptr;
 #endif
 
+#if !defined(__AMX_TILE__)
 // One register of small numbers, or of 32-bit sums. AddProducts is the best that a level has for
 // exact products of bytes: as they are, or as pairs of 16-bit numbers, AddPairs of simd.h. The sum
 // is written out: left to itself the compiler moves sums from register to register, and through
@@ -127,6 +189,7 @@ uint32_t Int8Products(int64_t rounds, int32_t factors) {
   }
   return sum;
 }
+#endif
 
 uint32_t Read(const uint8_t* data, int64_t bytes) {
   I32x16 sums[2] = {BroadcastInt(0), BroadcastInt(0)};

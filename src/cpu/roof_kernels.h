@@ -38,5 +38,8 @@ extern const RoofKernels kRoofKernels;
 namespace avx512_bf16 {
 extern const RoofKernels kRoofKernels;
 }
+namespace amx {
+extern const RoofKernels kRoofKernels;
+}
 
 }  // namespace winnow::cpu

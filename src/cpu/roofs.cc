@@ -28,6 +28,8 @@ constexpr int64_t kReadPiece = int64_t{2} << 20;
 const RoofKernels& RoofKernelsFor(InstructionSet set) {
   switch (set) {
 #if defined(__x86_64__)
+    case InstructionSet::kAmx:
+      return amx::kRoofKernels;
     case InstructionSet::kAvx512Bf16:
       return avx512_bf16::kRoofKernels;
     case InstructionSet::kAvx512:

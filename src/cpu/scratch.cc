@@ -9,10 +9,10 @@ namespace winnow::cpu {
 namespace {
 
 // The largest part of silu(gate) * up, in floats.
-int64_t LargestPart(int num_threads, int64_t num_x, int64_t rows, int64_t columns) {
+int64_t LargestPart(const Products& products, int64_t num_x, int64_t rows, int64_t columns) {
   int64_t largest = 0;
   for (int64_t x = 1; x <= num_x; ++x) {
-    const ProductSplit split = SplitProduct(num_threads, x, rows, columns, 1, kPackedRun);
+    const ProductSplit split = products.SplitProduct(x, rows, columns, 1, kPackedRun);
     largest = std::max(largest, split.x.size * split.rows.size);
   }
   return largest;
@@ -36,16 +36,15 @@ ScratchNeed ProductScratch(const Products& products, const StepShape& shape) {
 }
 
 // Gate and up together, as RunGateUp wants it, and the product after them.
-int64_t GateUpFloats(const Products& products, const StepShape& shape, int num_threads,
-                     int64_t width) {
+int64_t GateUpFloats(const Products& products, const StepShape& shape, int64_t width) {
   return std::max(products.PanelScratch(shape.hidden_size) +
-                      2 * LargestPart(num_threads, shape.num_tokens, width, shape.hidden_size),
+                      2 * LargestPart(products, shape.num_tokens, width, shape.hidden_size),
                   products.PanelScratch(width));
 }
 
-ScratchNeed FeedForwardScratch(const Products& products, const StepShape& shape, int num_threads) {
+ScratchNeed FeedForwardScratch(const Products& products, const StepShape& shape) {
   const int64_t read = (products.ReadFloats(shape.num_tokens, shape.hidden_size) + 15) / 16 * 16;
-  return {GateUpFloats(products, shape, num_threads, shape.ffn_width) * kFloat,
+  return {GateUpFloats(products, shape, shape.ffn_width) * kFloat,
           (read + shape.num_tokens * products.RowFloats(shape.ffn_width)) * kFloat};
 }
 
@@ -58,19 +57,21 @@ ScratchNeed MoeScratch(const Products& products, const StepShape& shape, int num
                                  products.PanelScratch(shape.shared_width));
   const int64_t down_floats =
       panel +
-      std::max(T * kPanelRows, kFewX * (shape.hidden_size / (8 * num_threads) + kPanelRows));
+      std::max(T, kFewX * (shape.hidden_size / (8 * num_threads * products.PieceRows()) + 1)) *
+          products.PieceRows();
   const int64_t route = 3 * E + 64 + shape.n_group * kFloat;
   ScratchNeed need = {std::max(down_floats * kFloat, route), 0};
   for (const int64_t width : {shape.expert_width, shape.shared_width}) {
     if (width == 0) continue;
-    need.Cover({GateUpFloats(products, shape, num_threads, width) * kFloat, 0});
+    need.Cover({GateUpFloats(products, shape, width) * kFloat, 0});
   }
   constexpr int64_t kArrays = 11;  // each begins at a multiple of 64
   const int64_t hidden =
       rows * products.RowFloats(shape.expert_width) + T * products.RowFloats(shape.shared_width);
+  const int64_t read = products.RowsTogether() == 1 ? T : rows + (shape.shared_width > 0 ? T : 0);
   need.shared = 2 * T * E * kFloat + rows * (2 * int64_t{sizeof(int32_t)}) + rows * (2 * kFloat) +
                 3 * (E + 2) * int64_t{sizeof(int64_t)} +
-                (hidden + products.ReadFloats(T, shape.hidden_size)) * kFloat + kArrays * 64;
+                (hidden + products.ReadFloats(read, shape.hidden_size)) * kFloat + kArrays * 64;
   return need;
 }
 
@@ -82,7 +83,7 @@ ScratchNeed ScratchOfSteps(const CpuContext& context, const StepShape& shape) {
   ScratchNeed need = SelectTokensScratch(shape, num_threads);
   need.Cover(AttentionScratch(shape, context.rounds()));
   need.Cover(ProductScratch(products, shape));
-  if (shape.ffn_width > 0) need.Cover(FeedForwardScratch(products, shape, num_threads));
+  if (shape.ffn_width > 0) need.Cover(FeedForwardScratch(products, shape));
   if (shape.num_experts > 0) need.Cover(MoeScratch(products, shape, num_threads));
   return need;
 }

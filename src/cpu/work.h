@@ -32,19 +32,17 @@ inline Split SplitInto(int64_t extent, int64_t at_most, int64_t unit) {
 // The pieces of a product of num_x rows with [rows, columns] weights: parts of the weight's rows,
 // each a multiple of `unit`, times parts of x. Enough of them to keep every thread busy to the end,
 // none too small to be worth handing out.
-inline constexpr int64_t kPieceRows = 48;  // whole panels, and whole blocks of 16 rows
 struct ProductSplit {
   Split rows;
   Split x;
   int64_t count() const { return rows.count * x.count; }
 };
-ProductSplit SplitProduct(int num_threads, int64_t num_x, int64_t rows, int64_t columns,
-                          int64_t bytes_per_weight, int64_t unit = 1);
 
 // Rows as products read them: floats, or packed for products of bfloat16 numbers.
 struct ProductRows {
   const float* data = nullptr;
-  int64_t stride = 0;  // floats from one row to the next
+  int64_t stride = 0;       // floats from one row to the next
+  int64_t head_stride = 0;  // and from one head's first to the next one's
 };
 
 // How an operation multiplies, by its precision.
@@ -60,13 +58,22 @@ class Products {
   int64_t ReadFloats(int64_t num_rows, int64_t columns) const {
     return bf16_ ? num_rows * RowFloats(columns) : 0;
   }
-  // The rows of x, `stride` floats apart, packed into `memory` if they have to be. Not from within
-  // a piece.
-  ProductRows Read(const float* x, int64_t num_rows, int64_t columns, int64_t stride,
+  // Rows that lie together, so that products read either all or none: parts of x begin at
+  // multiples of it.
+  int64_t RowsTogether() const { return bf16_ ? context_.kernels.bf16_linear.rows_together : 1; }
+  int64_t PieceRows() const { return bf16_ ? context_.kernels.bf16_linear.piece_rows : kPieceRows; }
+  // The pieces of num_x rows by [rows, columns] weights.
+  ProductSplit SplitProduct(int64_t num_x, int64_t rows, int64_t columns, int64_t bytes_per_weight,
+                            int64_t unit = 1) const;
+
+  // x [num_rows, heads, columns], packed into `memory` if it has to be. Not from within a piece.
+  ProductRows Read(const float* x, int64_t num_rows, int64_t heads, int64_t columns,
                    float* memory) const;
-  // Part of a row, from number `first` on, to `row`, which is read later; first is a multiple of
-  // kPackedRun.
-  void Write(const float* x, int64_t first, int64_t count, float* row) const;
+  // The same for RunTransposed, of rows that are `stride` floats apart.
+  ProductRows ReadTransposed(const float* x, int64_t num_rows, int64_t columns, int64_t stride,
+                             float* memory) const;
+  // Some columns of rows that are read later.
+  void Write(const PackArgs& args) const;
 
   int64_t PanelScratch(int64_t columns) const {
     return bf16_ ? Bf16LinearScratch(columns) : kLinearScratch;

@@ -33,7 +33,7 @@ Result<cpu::InstructionSet> ChooseInstructionSet(const std::string& name) {
     return set;
   }
   return InvalidArgument(fmt::format(
-      "instruction_set: {}, expected portable, avx2, avx512 or avx512_bf16", Quoted(name)));
+      "instruction_set: {}, expected portable, avx2, avx512, avx512_bf16 or amx", Quoted(name)));
 }
 
 }  // namespace

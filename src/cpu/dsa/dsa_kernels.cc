@@ -15,6 +15,8 @@ const DsaKernels& DsaKernelsFor(InstructionSet set) {
                                          avx512::kSparseAttentionKernels};
   static constexpr DsaKernels kAvx512Bf16 = {avx512_bf16::kLightningIndexerKernels,
                                              avx512_bf16::kSparseAttentionKernels};
+  static constexpr DsaKernels kAmx = {amx::kLightningIndexerKernels, amx::kSparseAttentionKernels};
+  if (set == InstructionSet::kAmx) return kAmx;
   if (set == InstructionSet::kAvx512Bf16) return kAvx512Bf16;
   if (set == InstructionSet::kAvx512) return kAvx512;
   if (set == InstructionSet::kAvx2) return kAvx2;

@@ -168,5 +168,9 @@ namespace avx512_bf16 {
 extern const LightningIndexerKernels kLightningIndexerKernels;
 extern const SparseAttentionKernels kSparseAttentionKernels;
 }  // namespace avx512_bf16
+namespace amx {
+extern const LightningIndexerKernels kLightningIndexerKernels;
+extern const SparseAttentionKernels kSparseAttentionKernels;
+}  // namespace amx
 
 }  // namespace winnow::cpu

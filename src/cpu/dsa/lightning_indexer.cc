@@ -202,10 +202,11 @@ Selector::Workspace Selector::OfThread(int thread) {
   const int64_t scratch = BestCandidates::BufferSize(topk_);
   float* keys_at =
       context_.scratch.OfThread<float>(thread, keys + scores + 2 * (candidates + scratch) + q);
-  float* scores_at = keys_at + keys;
+  float* q_at = keys_at + keys;  // at a multiple of 64 bytes
+  float* scores_at = q_at + q;
   float* candidates_at = scores_at + scores;
   return {.keys = keys_at,
-          .q = candidates_at + 2 * (candidates + scratch),
+          .q = q_at,
           .scores = scores_at,
           .candidates = reinterpret_cast<Candidate*>(candidates_at),
           .scratch = reinterpret_cast<Candidate*>(candidates_at) + candidates};

@@ -5,11 +5,13 @@
 // registers, its dots become agreements there, and only the four chains over heads leave them. What
 // a step along a key adds, and whether keys are decoded beforehand, is the level's affair:
 //
-//   keys        avx512_bf16                         other levels
+//   keys        avx512_bf16, amx                    other levels
 //   int8        four codes a step, from the page    two codes a step, as 16-bit integers
 //   bf16        two values a step, from the page    one float a step
 //   e4m3        decoded to bf16                     one float a step
 //   f32         one float a step                    one float a step
+//
+// On amx most int8 keys go by tiles instead: score_tiles.h.
 #include "cpu/dsa/dsa_kernels.h"
 #include "cpu/dsa/e4m3_bytes.h"
 #include "cpu/simd.h"
@@ -375,7 +377,7 @@ void ScorePage(const ScoreArgs& args, const Keys& keys) {
   ScoreKeys(args, DecodedKeys<Step>{words, steps});
 }
 
-void Score(const ScoreArgs& args) {
+void ScoreByVectors(const ScoreArgs& args) {
   const auto codes = args.page + args.first_key;
   const auto words = reinterpret_cast<const int32_t*>(args.page) + args.first_key;
   switch (args.type) {
@@ -409,6 +411,23 @@ void Score(const ScoreArgs& args) {
   }
 }
 
+}  // namespace
+}  // namespace winnow::cpu::WINNOW_LEVEL
+
+#if defined(__AMX_INT8__)
+#include "cpu/dsa/score_tiles.h"
+#endif
+
+namespace winnow::cpu::WINNOW_LEVEL {
+namespace {
+
+void Score(const ScoreArgs& args) {
+#if defined(__AMX_INT8__)
+  if (ScoresByTiles(args.type, args.index_dim)) return ScoreByTiles(args);
+#endif
+  ScoreByVectors(args);
+}
+
 // ---- Queries ------------------------------------------------------------------------------------
 
 template <typename Step>
@@ -423,6 +442,11 @@ int64_t PackRows(const float* q, int64_t rows, int64_t index_dim, void* words) {
 
 int64_t PackQueries(IndexKeyType type, const float* q, int64_t rows, int64_t index_dim,
                     void* words) {
+#if defined(__AMX_INT8__)
+  if (ScoresByTiles(type, index_dim)) {
+    return PackCodes(q, rows, index_dim, static_cast<int8_t*>(words));
+  }
+#endif
   if (ScoresCodes(type, index_dim)) return PackRows<CodeStep>(q, rows, index_dim, words);
 #if defined(__AVX512BF16__)
   if (type == IndexKeyType::kBf16 || type == IndexKeyType::kE4m3) {

@@ -178,19 +178,36 @@ inline std::vector<InstructionSet> SupportedSets() {
   return sets;
 }
 
-// Backends that must give equal bits: every instruction set of this machine, 1, 2 and 3 threads,
-// and the other device, if there is one that reads weights like these.
-inline std::vector<std::unique_ptr<Backend>> EqualBackends(Precision precision,
+// The orders in which sums are made: that of f32 precision, and the two of bf16 precision, by pairs
+// of numbers and, on AMX, by tiles.
+enum class Sums { kF32, kPairs, kTiles };
+inline constexpr Sums kAllSums[] = {Sums::kF32, Sums::kPairs, Sums::kTiles};
+inline Precision PrecisionOf(Sums sums) {
+  return sums == Sums::kF32 ? Precision::kF32 : Precision::kBf16;
+}
+inline bool Makes(InstructionSet set, Sums sums) {
+  return sums == Sums::kF32 || (set == InstructionSet::kAmx) == (sums == Sums::kTiles);
+}
+
+// Backends that must give equal bits: every instruction set of this machine with this order, its
+// best with 1, 2 and 3 threads, and the other device, if there is one that reads weights like
+// these. None where the machine has no such set.
+inline std::vector<std::unique_ptr<Backend>> EqualBackends(Sums sums,
                                                            Scales scales = Scales::kNone) {
+  std::vector<InstructionSet> sets;
+  for (const InstructionSet set : SupportedSets()) {
+    if (Makes(set, sums)) sets.push_back(set);
+  }
   std::vector<std::unique_ptr<Backend>> backends;
-  for (InstructionSet set : SupportedSets()) {
+  for (const InstructionSet set : sets) {
     for (int threads : {1, 2, 3}) {
-      if (threads != 1 && set != BestInstructionSet()) continue;
+      if (threads != 1 && set != sets.back()) continue;
       backends.push_back(CreateCpuBackend(
-          {.num_threads = threads, .precision = precision, .instruction_set = set}));
+          {.num_threads = threads, .precision = PrecisionOf(sums), .instruction_set = set}));
     }
   }
-  auto other = MakeOtherBackend(precision);
+  if (sums == Sums::kTiles) return backends;
+  auto other = MakeOtherBackend(PrecisionOf(sums));
   if (other && Reads(*other, scales)) backends.push_back(std::move(other));
   return backends;
 }

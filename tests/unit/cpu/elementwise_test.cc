@@ -24,8 +24,9 @@ double Rms(const std::vector<double>& x, float eps) {
 }
 
 TEST(RmsNorm, DividesByTheRootMeanSquare) {
-  for (Precision precision : {Precision::kF32, Precision::kBf16}) {
-    const auto backends = EqualBackends(precision);
+  for (const Sums sums : kAllSums) {
+    const auto backends = EqualBackends(sums);
+    if (backends.empty()) continue;
     for (int64_t size : kSizes) {
       for (int64_t rows : {1, 2, 33}) {
         const std::vector<float> x = RoundedToBf16(RandomFloats(rows * size, 1));
@@ -70,8 +71,9 @@ TEST(RmsNorm, WorksInPlace) {
 }
 
 TEST(AddRmsNorm, NormsTheSum) {
-  for (Precision precision : {Precision::kF32, Precision::kBf16}) {
-    const auto backends = EqualBackends(precision);
+  for (const Sums sums : kAllSums) {
+    const auto backends = EqualBackends(sums);
+    if (backends.empty()) continue;
     for (int64_t size : kSizes) {
       const int64_t rows = 3;
       const std::vector<float> hidden = RoundedToBf16(RandomFloats(rows * size, 3));
@@ -140,9 +142,10 @@ struct Ffn {
 
 TEST(FeedForward, IsDownOfSiluOfGateTimesUp) {
   for (const Storage& storage : kStorages) {
-    for (Precision precision : {Precision::kF32, Precision::kBf16}) {
-      const bool round = precision == Precision::kBf16;
-      const auto backends = EqualBackends(precision, storage.scales);
+    for (const Sums sums : kAllSums) {
+      const bool round = sums != Sums::kF32;
+      const auto backends = EqualBackends(sums, storage.scales);
+      if (backends.empty()) continue;
       for (auto [tokens, size, width] :
            {std::array<int64_t, 3>{1, 40, 50}, {2, 17, 129}, {4, 30, 31}, {33, 50, 100}}) {
         const Ffn ffn(storage.type, size, width, 5, storage.scales);

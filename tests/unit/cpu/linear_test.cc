@@ -13,11 +13,12 @@ struct Shape {
 };
 // Every extent meets an awkward partner: one row, remainders of tiles, panels and registers, ragged
 // blocks of scales, several blocks of columns.
-constexpr Shape kShapes[] = {{1, 1, 1},     {2, 7, 15},    {3, 16, 16},    {5, 129, 17},
-                             {33, 16, 127}, {1, 129, 128}, {2, 129, 129},  {4, 26, 576},
-                             {5, 25, 1000}, {33, 50, 130}, {1, 300, 1000}, {131, 27, 1540},
-                             {4, 5, 2000},  {6, 24, 768},  {7, 23, 769},   {33, 7, 1},
-                             {8, 9, 40},    {9, 131, 64},  {5, 17, 65},    {140, 53, 4100}};
+constexpr Shape kShapes[] = {
+    {1, 1, 1},     {2, 7, 15},      {3, 16, 16},   {5, 129, 17},  {33, 16, 127},  {1, 129, 128},
+    {2, 129, 129}, {4, 26, 576},    {5, 25, 1000}, {33, 50, 130}, {1, 300, 1000}, {131, 27, 1540},
+    {4, 5, 2000},  {6, 24, 768},    {7, 23, 769},  {33, 7, 1},    {8, 9, 40},     {9, 131, 64},
+    {5, 17, 65},   {140, 53, 4100}, {15, 40, 96},  {16, 31, 33},  {17, 33, 513},  {32, 32, 31},
+    {530, 17, 40}, {16, 130, 1025}};
 
 // 16 chains of fused multiply-adds, added 8, 4, 2, 1 apart: what linear_kernels.h promises.
 template <typename GetX, typename GetWeight>
@@ -45,9 +46,26 @@ float PairedDot(int64_t size, GetX x, GetWeight weight) {
   return lanes[0];
 }
 
+// The same as AMX adds them: of each 32 elements a chain of the even ones and one of the odd ones,
+// which are added up and then added to the sum.
 template <typename GetX, typename GetWeight>
-float Dot(bool bf16, int64_t size, GetX x, GetWeight weight) {
-  return bf16 ? PairedDot(size, x, weight) : ChainedDot(size, x, weight);
+float TiledDot(int64_t size, GetX x, GetWeight weight) {
+  float sum = 0;
+  for (int64_t first = 0; first < size; first += 32) {
+    float chains[2] = {};
+    for (int64_t k = first; k < first + 32 && k < size; ++k) {
+      chains[k % 2] = std::fma(RoundToBf16(x(k)), weight(k), chains[k % 2]);
+    }
+    sum += chains[0] + chains[1];
+  }
+  return sum;
+}
+
+template <typename GetX, typename GetWeight>
+float Dot(Sums sums, int64_t size, GetX x, GetWeight weight) {
+  return sums == Sums::kF32     ? ChainedDot(size, x, weight)
+         : sums == Sums::kPairs ? PairedDot(size, x, weight)
+                                : TiledDot(size, x, weight);
 }
 
 std::vector<float> RunLinear(Backend& backend, const std::vector<float>& x, int64_t m,
@@ -67,9 +85,10 @@ std::vector<float> RunLinear(Backend& backend, const std::vector<float>& x, int6
 TEST(Linear, IsTheProductInItsOneOrder) {
   uint32_t seed = 1;
   for (const Storage& storage : kStorages) {
-    for (Precision precision : {Precision::kF32, Precision::kBf16}) {
-      const bool round = precision == Precision::kBf16;
-      const auto backends = EqualBackends(precision, storage.scales);
+    for (const Sums sums : kAllSums) {
+      const bool round = sums != Sums::kF32;
+      const auto backends = EqualBackends(sums, storage.scales);
+      if (backends.empty()) continue;
       for (const Shape& shape : kShapes) {
         const Matrix weight(storage.type, shape.n, shape.k, ++seed, storage.scales);
         const std::vector<float> x = RandomFloats(shape.m * shape.k, ++seed);
@@ -78,7 +97,7 @@ TEST(Linear, IsTheProductInItsOneOrder) {
         for (int64_t m = 0; m < shape.m; ++m) {
           for (int64_t n = 0; n < shape.n; ++n) {
             const float sum = Dot(
-                round, shape.k, [&](int64_t k) { return x[m * shape.k + k]; },
+                sums, shape.k, [&](int64_t k) { return x[m * shape.k + k]; },
                 [&](int64_t k) { return weight.At(n, k, round); });
             expected[m * shape.n + n] = sum + bias[n];
           }
@@ -124,7 +143,7 @@ TEST(Linear, GivesARowTheSameBitsAloneAndInABatch) {
       const Matrix weight(storage.type, 150, columns, 11, storage.scales);
       const std::vector<float> x = RandomFloats(140 * columns, 12);
       const std::vector<float> batch = RunLinear(*backend, x, 140, weight, nullptr);
-      for (int64_t rows : {1, 2, 3, 4, 5, 8, 9, 33, 140}) {
+      for (int64_t rows : {1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33, 140}) {
         const int64_t first = 140 - rows;
         const std::vector<float> part(x.begin() + first * columns, x.end());
         const std::vector<float> expected(batch.begin() + first * 150, batch.end());
@@ -148,7 +167,7 @@ TEST(Linear, KeepsWeightsAndResultsInF32WhenAsked) {
 }
 
 TEST(Linear, ReadsScalesNearTheEndsOfTheFloats) {
-  for (const auto& backend : EqualBackends(Precision::kF32)) {
+  for (const auto& backend : EqualBackends(Sums::kF32)) {
     const Matrix weight(DType::kF8E4M3, 20, 200, 7, Scales::kHuge);
     for (int64_t m : {1, 6}) {
       std::vector<float> x = RandomFloats(m * 200, 8);
@@ -169,27 +188,29 @@ TEST(Linear, LetsANanScaleReachTheResult) {
   std::vector<float> scales = {NAN};
   uint32_t all_ones = 0x7fffffff;
   std::memcpy(&scales[0], &all_ones, 4);
-  for (const auto& backend : EqualBackends(Precision::kBf16)) {
-    for (int64_t m : {1, 6}) {
-      const std::vector<float> x(m * 128, 1.0f);
-      std::vector<float> out(m * 2);
-      LinearArgs args;
-      args.x = ViewOf(x, {m, 128});
-      args.weight.value = TensorView(codes.data(), DType::kF8E4M3, {2, 128});
-      args.weight.scale = ViewOf(scales, {1, 1});
-      args.out = ViewOf(out, {m, 2});
-      backend->Linear(args);
-      for (float value : out) EXPECT_TRUE(std::isnan(value));
+  for (const Sums sums : {Sums::kPairs, Sums::kTiles}) {
+    for (const auto& backend : EqualBackends(sums)) {
+      for (int64_t m : {1, 6, 17}) {
+        const std::vector<float> x(m * 128, 1.0f);
+        std::vector<float> out(m * 2);
+        LinearArgs args;
+        args.x = ViewOf(x, {m, 128});
+        args.weight.value = TensorView(codes.data(), DType::kF8E4M3, {2, 128});
+        args.weight.scale = ViewOf(scales, {1, 1});
+        args.out = ViewOf(out, {m, 2});
+        backend->Linear(args);
+        for (float value : out) EXPECT_TRUE(std::isnan(value));
+      }
     }
   }
 }
 
 TEST(Embed, DecodesTheRowsOfTheTokens) {
   for (const Storage& storage : kStorages) {
-    for (Precision precision : {Precision::kF32, Precision::kBf16}) {
+    for (const Sums sums : kAllSums) {
       const Matrix table(storage.type, 140, 137, 9, storage.scales);
       const std::vector<int32_t> ids = {0, 139, 5, 5, 128};
-      for (const auto& backend : EqualBackends(precision, storage.scales)) {
+      for (const auto& backend : EqualBackends(sums, storage.scales)) {
         std::vector<float> hidden(ids.size() * 137, NAN);
         backend->Embed({.token_ids = ViewOf(ids, {5}),
                         .table = table.view(),
@@ -206,18 +227,18 @@ TEST(Embed, DecodesTheRowsOfTheTokens) {
 struct Heads {
   int64_t tokens, heads, nope, value, latent, rope;
 };
-constexpr Heads kHeads[] = {{1, 2, 128, 128, 512, 64},
-                            {7, 3, 20, 12, 40, 8},
-                            {2, 1, 1, 1, 1, 2},
-                            {13, 2, 33, 65, 200, 6},
+constexpr Heads kHeads[] = {{1, 2, 128, 128, 512, 64}, {16, 2, 64, 40, 96, 4},
+                            {35, 1, 40, 33, 70, 2},    {7, 3, 20, 12, 40, 8},
+                            {2, 1, 1, 1, 1, 2},        {13, 2, 33, 65, 200, 6},
                             {1, 3, 19, 50, 137, 4}};
 
 TEST(AbsorbQuery, MultipliesByTheTransposeAndTurnsTheRest) {
   uint32_t seed = 100;
   for (const Storage& storage : kStorages) {
-    for (Precision precision : {Precision::kF32, Precision::kBf16}) {
-      const bool round = precision == Precision::kBf16;
-      const auto backends = EqualBackends(precision, storage.scales);
+    for (const Sums sums : kAllSums) {
+      const bool round = sums != Sums::kF32;
+      const auto backends = EqualBackends(sums, storage.scales);
+      if (backends.empty()) continue;
       for (const Heads& s : kHeads) {
         const Matrix kv_b(storage.type, s.heads * (s.nope + s.value), s.latent, ++seed,
                           storage.scales);
@@ -231,10 +252,17 @@ TEST(AbsorbQuery, MultipliesByTheTransposeAndTurnsTheRest) {
             for (int64_t h = 0; h < s.heads; ++h) {
               const float* head = &q[(t * s.heads + h) * (s.nope + s.rope)];
               for (int64_t c = 0; c < s.latent; ++c) {
+                const auto weight = [&](int64_t p) {
+                  return kv_b.At(h * (s.nope + s.value) + p, c, round);
+                };
+                if (sums == Sums::kTiles) {
+                  expected.push_back(TiledDot(
+                      s.nope, [&](int64_t p) { return head[p]; }, weight));
+                  continue;
+                }
                 float sum = 0;
                 const auto add = [&](int64_t p) {
-                  const float x = round ? RoundToBf16(head[p]) : head[p];
-                  sum = std::fma(x, kv_b.At(h * (s.nope + s.value) + p, c, round), sum);
+                  sum = std::fma(round ? RoundToBf16(head[p]) : head[p], weight(p), sum);
                 };
                 // In pairs the odd one comes first.
                 for (int64_t p = 0; p < s.nope; ++p) {
@@ -276,9 +304,10 @@ TEST(AbsorbQuery, MultipliesByTheTransposeAndTurnsTheRest) {
 TEST(ExpandValue, TakesTheLastRowsOfEachHead) {
   uint32_t seed = 200;
   for (const Storage& storage : kStorages) {
-    for (Precision precision : {Precision::kF32, Precision::kBf16}) {
-      const bool round = precision == Precision::kBf16;
-      const auto backends = EqualBackends(precision, storage.scales);
+    for (const Sums sums : kAllSums) {
+      const bool round = sums != Sums::kF32;
+      const auto backends = EqualBackends(sums, storage.scales);
+      if (backends.empty()) continue;
       for (const Heads& s : kHeads) {
         const Matrix kv_b(storage.type, s.heads * (s.nope + s.value), s.latent, ++seed,
                           storage.scales);
@@ -288,7 +317,7 @@ TEST(ExpandValue, TakesTheLastRowsOfEachHead) {
           for (int64_t v = 0; v < s.value; ++v) {
             const int64_t weight_row = row % s.heads * (s.nope + s.value) + s.nope + v;
             expected.push_back(Dot(
-                round, s.latent, [&](int64_t c) { return attended[row * s.latent + c]; },
+                sums, s.latent, [&](int64_t c) { return attended[row * s.latent + c]; },
                 [&](int64_t c) { return kv_b.At(weight_row, c, round); }));
           }
         }

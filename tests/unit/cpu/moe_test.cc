@@ -162,9 +162,10 @@ constexpr Routing kRoutings[] = {
 };
 
 TEST(Moe, IsTheWeightedSumOfTheChosenExperts) {
-  for (Precision precision : {Precision::kF32, Precision::kBf16}) {
-    const bool round = precision == Precision::kBf16;
-    const auto backends = EqualBackends(precision);
+  for (const Sums sums : kAllSums) {
+    const bool round = sums != Sums::kF32;
+    const auto backends = EqualBackends(sums);
+    if (backends.empty()) continue;
     uint32_t seed = 1;
     for (const Routing& routing : kRoutings) {
       for (int64_t tokens : {1, 2, 5, 40}) {
@@ -232,7 +233,7 @@ class ChosenExperts {
     args.routed_scaling_factor = 2;
     args.out = ViewOf(out, {1, 1});
     std::optional<uint64_t> chosen;
-    for (const auto& backend : EqualBackends(Precision::kF32)) {
+    for (const auto& backend : EqualBackends(Sums::kF32)) {
       backend->Moe(args);
       const uint64_t set = static_cast<uint64_t>(std::llround(out[0]));
       EXPECT_EQ(chosen.value_or(set), set) << backend->Describe();

@@ -15,6 +15,7 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 const SimdUnderTest& Of(InstructionSet set) {
 #if defined(__x86_64__)
+  if (set == InstructionSet::kAmx) return amx::kSimdUnderTest;
   if (set == InstructionSet::kAvx512Bf16) return avx512_bf16::kSimdUnderTest;
   if (set == InstructionSet::kAvx512) return avx512::kSimdUnderTest;
   if (set == InstructionSet::kAvx2) return avx2::kSimdUnderTest;

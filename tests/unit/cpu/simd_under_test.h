@@ -50,5 +50,8 @@ extern const SimdUnderTest kSimdUnderTest;
 namespace avx512_bf16 {
 extern const SimdUnderTest kSimdUnderTest;
 }
+namespace amx {
+extern const SimdUnderTest kSimdUnderTest;
+}
 
 }  // namespace winnow::cpu

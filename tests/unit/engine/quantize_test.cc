@@ -94,9 +94,13 @@ TEST_F(QuantizeTest, HasNoSayInWhatThreadsChunksAndInstructionSetsGive) {
     for (const Precision precision : {Precision::kF32, Precision::kBf16}) {
       const std::string model = kGolden + "v32-odd-bf16";
       const std::vector<float> logits = Logits(model, type, precision);
-      EXPECT_EQ(logits, Logits(model, type, precision, "portable", 1, 1));
-      EXPECT_EQ(logits, Logits(model, type, precision, "portable", 3, 7));
       EXPECT_EQ(logits, Logits(model, type, precision, "", 1, 3));
+      EXPECT_EQ(logits, Logits(model, type, precision, "", 3, 1));
+      // AMX has an order of its own in bf16 precision.
+      const std::vector<float> plain = Logits(model, type, precision, "portable");
+      if (precision == Precision::kF32) EXPECT_EQ(logits, plain);
+      EXPECT_EQ(plain, Logits(model, type, precision, "portable", 1, 1));
+      EXPECT_EQ(plain, Logits(model, type, precision, "portable", 3, 7));
     }
   }
 }

@@ -119,10 +119,10 @@ TEST_P(IndexerKernels, GiveTheScoresOfTheDefinitionToTheLastBit) {
   unsigned seed = 0;
   for (const IndexKeyType type :
        {IndexKeyType::kF32, IndexKeyType::kBf16, IndexKeyType::kE4m3, IndexKeyType::kInt8}) {
-    for (const int64_t heads : {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 17, 64}) {
-      for (const int64_t dim : {1, 2, 4, 16, 128, 2048}) {
-        if (heads * dim > 8192) continue;
-        for (const int64_t tokens : {1, 3}) {
+    for (const int64_t heads : {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 64, 65, 130}) {
+      for (const int64_t dim : {1, 2, 4, 16, 60, 64, 100, 128, 192, 2048}) {
+        if (heads * dim > 16640) continue;
+        for (const int64_t tokens : {1, 3, 17}) {
           const ScoreCase score_case(type, tokens, heads, dim, ++seed);
           for (const auto& [first, count] : {std::pair{0, 4}, {1, 3}, {3, 1}}) {
             const std::vector<float> scores = score_case.Run(kernels(), first, count);
