@@ -76,7 +76,8 @@ inline constexpr int64_t kTileHeader = 160;
 // Some heads, of one or several tokens, attend to the same tile of rows. In f32 precision q and
 // rows are floats; in bf16 precision they are as pack_queries and pack_rows leave them.
 struct AttendArgs {
-  const void* q = nullptr;  // [num_heads, q_stride], zeros from row_dim up to row_stride
+  // In f32 precision [num_heads, q_stride], zeros from row_dim up to row_stride.
+  const void* q = nullptr;
   int64_t q_stride = 0;
   int64_t num_heads = 0;
   // In f32 precision [num_rows, row_stride], zeros from row_dim to row_stride.
@@ -97,6 +98,7 @@ struct AttendArgs {
   int64_t num_ahead = 0;
   int64_t ahead_bytes = 0;  // of each
 };
+inline constexpr int64_t kMaxAttendHeads = 128;
 inline int64_t RowUnit(bool bf16) { return bf16 ? 32 : 16; }
 
 // What heads have gathered so far, joined with one more tile.
@@ -111,6 +113,12 @@ struct JoinArgs {
   float* out = nullptr;
 };
 
+// Where packed queries lie.
+struct QueryLayout {
+  int64_t head_bytes;  // from one head to the next
+  int64_t stride;      // q_stride of AttendArgs
+};
+
 struct SparseAttentionKernels {
   // f32 precision.
   // One cache row as C + R floats, zeros after them up to a multiple of 16.
@@ -121,9 +129,9 @@ struct SparseAttentionKernels {
   void (*attend)(const AttendArgs& args);
 
   // bf16 precision: q, rows and the weights e^(score - max) are rounded to bfloat16 first.
-  // Queries [num_heads, row_dim] to [num_heads, row_stride] elements of the level's own form, of
-  // bf16_bytes each: at most those of a float.
-  int64_t bf16_bytes;
+  // Queries [num_heads, row_dim] to the level's own form, in which they take no more room than
+  // kMaxAttendHeads rows of row_stride floats. Heads may be left out from the beginning.
+  QueryLayout (*lay_out_queries)(int64_t num_heads, int64_t row_stride);
   void (*pack_queries)(const float* q, int64_t num_heads, int64_t row_dim, int64_t row_stride,
                        void* packed);
   // Cache rows to the level's own form of a tile, of at most kTileHeader + kTileRows * row_stride
@@ -134,8 +142,9 @@ struct SparseAttentionKernels {
                     void* tile);
   // Dots are 16 chains of fused multiply-adds, elements 32 i + 2 c and 32 i + 2 c + 1 in chain c,
   // the second of the two first, added 8, 4, 2, 1 apart. Sums over rows are one chain, two rows at
-  // a time, the second first, with a row of zeros after an odd last one. Sums of exponentials are
-  // of the rounded ones. Joining is that of `join`.
+  // a time, the second first, with a row of zeros after an odd last one. On amx both add up blocks
+  // of 32, elements and rows, filled up with zeros (tiles.h). Sums of exponentials are of the
+  // rounded ones. Joining is that of `join`.
   void (*attend_bf16)(const AttendArgs& args);
 
   // The latent parts of attend_bf16 are in an order of the level's own; join keeps it.

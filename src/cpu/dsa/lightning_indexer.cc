@@ -72,6 +72,8 @@ class Selector {
   // Streams keys [first_key, last_key) past the block's tokens.
   void ScoreKeys(const Block& block, int64_t first_key, int64_t last_key, const Workspace& work,
                  BestCandidates* best) const;
+  // Asks for the keys of a page that is scored next.
+  void PrefetchPage(const Block& block, int64_t index) const;
   // One run of at most kMaxRun keys within a page.
   void ScoreRun(const Block& block, int64_t first_key, int64_t num_keys, const Workspace& work,
                 BestCandidates* best) const;
@@ -225,8 +227,17 @@ void Selector::ScoreKeys(const Block& block, int64_t first_key, int64_t last_key
   for (int64_t key = first_key; key < last_key;) {
     const int64_t page_end = (key / page_size + 1) * page_size;
     const int64_t num_keys = std::min({kMaxRun, page_end - key, last_key - key});
+    if (key % page_size == 0 && page_end < last_key) PrefetchPage(block, page_end / page_size);
     ScoreRun(block, key, num_keys, work, best);
     key += num_keys;
+  }
+}
+
+// Pages lie anywhere, so that the processor cannot foresee the next.
+void Selector::PrefetchPage(const Block& block, int64_t index) const {
+  const uint8_t* page = IndexPage(args_.cache, PageTable(block.sequence)[index]);
+  for (int64_t byte = 0; byte < args_.cache.page_bytes; byte += 64) {
+    __builtin_prefetch(page + byte, 0, 2);
   }
 }
 

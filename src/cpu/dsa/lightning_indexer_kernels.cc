@@ -423,7 +423,9 @@ namespace {
 
 void Score(const ScoreArgs& args) {
 #if defined(__AMX_INT8__)
-  if (ScoresByTiles(args.type, args.index_dim)) return ScoreByTiles(args);
+  if (ScoresByTiles(args.type, args.num_tokens * args.index_heads, args.index_dim)) {
+    return ScoreByTiles(args);
+  }
 #endif
   ScoreByVectors(args);
 }
@@ -443,7 +445,7 @@ int64_t PackRows(const float* q, int64_t rows, int64_t index_dim, void* words) {
 int64_t PackQueries(IndexKeyType type, const float* q, int64_t rows, int64_t index_dim,
                     void* words) {
 #if defined(__AMX_INT8__)
-  if (ScoresByTiles(type, index_dim)) {
+  if (ScoresByTiles(type, rows, index_dim)) {
     return PackCodes(q, rows, index_dim, static_cast<int8_t*>(words));
   }
 #endif

@@ -19,9 +19,10 @@
 namespace winnow::cpu {
 namespace {
 
-constexpr int64_t kGroupHeads = 64;       // of all tokens of a group together
-constexpr int64_t kGroupHeadsBf16 = 128;  // in bf16 precision, where rows take half the room
-constexpr int64_t kWaveBytes = 8 << 20;   // of tiles that wait to be joined
+constexpr int64_t kGroupHeads = 64;  // of all tokens of a group together
+// In bf16 precision, where rows take half the room.
+constexpr int64_t kGroupHeadsBf16 = kMaxAttendHeads;
+constexpr int64_t kWaveBytes = 8 << 20;  // of tiles that wait to be joined
 
 int64_t RoundUp(int64_t extent, int64_t unit) { return (extent + unit - 1) / unit * unit; }
 int64_t NumTiles(int64_t num_rows) { return (num_rows + kTileRows - 1) / kTileRows; }
@@ -280,7 +281,8 @@ void Attender::AttendTile(const Tile& tile, const Tile& next, const float* q, co
   DecodeTile(group, stored, FindRows(tile, stored), work.rows);
   const uint8_t* ahead[kTileRows];
   int64_t num_ahead = bf16_ ? FindRows(next, ahead) : 0;
-  const int64_t element_bytes = bf16_ ? kernels_.bf16_bytes : int64_t{sizeof(float)};
+  const QueryLayout layout = bf16_ ? kernels_.lay_out_queries(group.size(), row_stride_)
+                                   : QueryLayout{row_stride_ * int64_t{sizeof(float)}, row_stride_};
   const auto attend = bf16_ ? kernels_.attend_bf16 : kernels_.attend;
   const auto rows_in_tile = [&](int64_t index) {
     return std::clamp<int64_t>(NumRows(group.first_token + index) - tile.index * kTileRows, 0,
@@ -294,8 +296,8 @@ void Attender::AttendTile(const Tile& tile, const Tile& next, const float* q, co
     if (num_rows > 0) {
       const Gathered to = out.From(index * group.num_heads, latent_stride_);
       const int64_t first_head = index * group.num_heads;
-      attend({.q = reinterpret_cast<const uint8_t*>(q) + first_head * row_stride_ * element_bytes,
-              .q_stride = row_stride_,
+      attend({.q = reinterpret_cast<const uint8_t*>(q) + first_head * layout.head_bytes,
+              .q_stride = layout.stride,
               .num_heads = (end - index) * group.num_heads,
               .rows = work.rows,
               .row_stride = row_stride_,

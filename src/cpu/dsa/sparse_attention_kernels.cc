@@ -345,57 +345,24 @@ void RoundCacheRow(LatentType type, const uint8_t* row, int64_t latent_dim, int6
   RoundRow(scratch, row_dim, row_stride, out);
 }
 
+int64_t RowStride(int64_t row_dim) {
+  const int64_t unit = RowUnit(true);
+  return (row_dim + unit - 1) / unit * unit;
+}
+
 }  // namespace
 }  // namespace winnow::cpu::WINNOW_LEVEL
 
-#if defined(__AVX512BF16__)
+#if defined(__AMX_TILE__)
+#include "cpu/dsa/attention_tiles.h"
+#elif defined(__AVX512BF16__)
 #include "cpu/dsa/attention_bf16.h"
 #endif
 
 namespace winnow::cpu::WINNOW_LEVEL {
 namespace {
 
-int64_t RowStride(int64_t row_dim) {
-  const int64_t unit = RowUnit(true);
-  return (row_dim + unit - 1) / unit * unit;
-}
-
 #if defined(__AVX512BF16__)
-
-constexpr int64_t kBf16Bytes = sizeof(uint16_t);
-
-void PackQueries(const float* q, int64_t num_heads, int64_t row_dim, int64_t row_stride,
-                 void* packed) {
-  const auto out = static_cast<uint16_t*>(packed);
-  for (int64_t head = 0; head < num_heads; ++head) {
-    RoundRow(q + head * row_dim, row_dim, row_stride, out + head * row_stride);
-  }
-}
-
-void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t num_heads,
-              int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile) {
-  const int64_t row_dim = latent_dim + rope_dim;
-  const int64_t row_stride = RowStride(row_dim);
-  auto& header = *static_cast<TileHeader*>(tile);
-  const auto memory = reinterpret_cast<uint16_t*>(static_cast<float*>(tile) + kTileHeader);
-  const bool in_place = type == LatentType::kBf16 && row_dim == row_stride;
-  for (int64_t row = 0; row < num_rows; ++row) {
-    uint16_t* decoded = memory + row * row_stride;
-    header.rows[row] = in_place ? reinterpret_cast<const uint16_t*>(rows[row]) : decoded;
-    if (type == LatentType::kFp8 && latent_dim % 64 == 0) {
-      DecodeLatent(rows[row], latent_dim, decoded);
-      memcpy(decoded + latent_dim, rows[row] + latent_dim + Fp8ScaleBytes(latent_dim),
-             static_cast<size_t>(rope_dim) * sizeof(*decoded));
-      for (int64_t k = row_dim; k < row_stride; ++k) decoded[k] = 0;
-    } else if (!in_place) {
-      RoundCacheRow(type, rows[row], latent_dim, rope_dim, row_stride, scratch, decoded);
-    }
-  }
-  for (int64_t row = num_rows; row % 8 != 0; ++row) header.rows[row] = header.rows[num_rows - 1];
-  uint16_t* pairs = memory + kTileRows * row_stride;
-  header.pairs = num_heads >= kManyHeads ? pairs : nullptr;
-  if (header.pairs != nullptr) PackPairs(header, num_rows, RowStride(latent_dim), pairs);
-}
 
 void ScoreBf16(const AttendArgs& args) { ScoreAll(args); }
 void MeanBf16(const AttendArgs& args) { MeanAll(args); }
@@ -405,7 +372,9 @@ int64_t Gathered(int64_t column) { return column; }
 
 #else
 
-constexpr int64_t kBf16Bytes = sizeof(float);
+QueryLayout LayOutQueries(int64_t, int64_t row_stride) {
+  return {row_stride * int64_t{sizeof(float)}, row_stride};
+}
 
 // 32 values to sixteen odd ones and sixteen even ones.
 void SplitPairs(const uint16_t* values, int64_t row_stride, float* out) {
@@ -455,6 +424,9 @@ int64_t Gathered(int64_t column) {
 #endif
 
 void AttendBf16(const AttendArgs& args) {
+#if defined(__AMX_TILE__)
+  const TileScope tiles(FullTiles());
+#endif
   ScoreBf16(args);
   for (int64_t first = 0; first < args.num_heads; first += kLanes) {
     const int64_t heads = args.num_heads - first < kLanes ? args.num_heads - first : kLanes;
@@ -496,6 +468,6 @@ void Finish(const float* gathered, float sum, float* out, int64_t latent_dim, bo
 }  // namespace
 
 extern const SparseAttentionKernels kSparseAttentionKernels = {
-    DecodeRow, Attend, kBf16Bytes, PackQueries, PackRows, AttendBf16, Join, Finish};
+    DecodeRow, Attend, LayOutQueries, PackQueries, PackRows, AttendBf16, Join, Finish};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

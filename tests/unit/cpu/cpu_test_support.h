@@ -14,6 +14,7 @@
 #include "cpu/cpu_backend.h"
 #include "tensor/half.h"
 #include "unit/cpu/other_backend.h"
+#include "unit/cpu/sums.h"
 
 namespace winnow::cpu {
 
@@ -178,26 +179,12 @@ inline std::vector<InstructionSet> SupportedSets() {
   return sets;
 }
 
-// The orders in which sums are made: that of f32 precision, and the two of bf16 precision, by pairs
-// of numbers and, on AMX, by tiles.
-enum class Sums { kF32, kPairs, kTiles };
-inline constexpr Sums kAllSums[] = {Sums::kF32, Sums::kPairs, Sums::kTiles};
-inline Precision PrecisionOf(Sums sums) {
-  return sums == Sums::kF32 ? Precision::kF32 : Precision::kBf16;
-}
-inline bool Makes(InstructionSet set, Sums sums) {
-  return sums == Sums::kF32 || (set == InstructionSet::kAmx) == (sums == Sums::kTiles);
-}
-
 // Backends that must give equal bits: every instruction set of this machine with this order, its
 // best with 1, 2 and 3 threads, and the other device, if there is one that reads weights like
 // these. None where the machine has no such set.
 inline std::vector<std::unique_ptr<Backend>> EqualBackends(Sums sums,
                                                            Scales scales = Scales::kNone) {
-  std::vector<InstructionSet> sets;
-  for (const InstructionSet set : SupportedSets()) {
-    if (Makes(set, sums)) sets.push_back(set);
-  }
+  const std::vector<InstructionSet> sets = SetsWith(sums);
   std::vector<std::unique_ptr<Backend>> backends;
   for (const InstructionSet set : sets) {
     for (int threads : {1, 2, 3}) {

@@ -2,10 +2,13 @@
 // set, for every number of threads and any cut of the batch.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <random>
 
 #include "dsa_problem.h"
+#include "tensor/half.h"
 
 namespace winnow::cpu {
 namespace {
@@ -20,7 +23,12 @@ const std::vector<NamedBackend>& Backends() {
 }
 
 const std::vector<NamedBackend>& RoundingBackends() {
-  static const std::vector<NamedBackend>* backends = new auto(AllBackends(Precision::kBf16));
+  static const std::vector<NamedBackend>* backends = new auto(AllBackends(Sums::kPairs));
+  return *backends;
+}
+
+const std::vector<NamedBackend>& TileBackends() {
+  static const std::vector<NamedBackend>* backends = new auto(AllBackends(Sums::kTiles));
   return *backends;
 }
 
@@ -49,12 +57,16 @@ void ExpectTheDefinition(const AttentionProblem& problem, const std::string& wha
   ExpectEqualBits(problem_case, Backends(), first, what);
   // In bf16 precision queries, rows and weights are each off by 2^-9 of their size at
   // most, and a score by the root of how many products it sums.
-  const std::vector<float> rounded = problem_case.Run(*RoundingBackends()[0].backend);
-  for (size_t k = 0; k < expected.size(); ++k) {
-    ASSERT_NEAR(rounded[k], expected[k], 0x1p-9f * (4 + 8 * scores) * (1 + std::fabs(expected[k])))
-        << what << ", bf16, at " << k;
+  for (const auto* backends : {&RoundingBackends(), &TileBackends()}) {
+    if (backends->empty()) continue;
+    const std::vector<float> rounded = problem_case.Run(*backends->front().backend);
+    for (size_t k = 0; k < expected.size(); ++k) {
+      ASSERT_NEAR(rounded[k], expected[k],
+                  0x1p-9f * (4 + 8 * scores) * (1 + std::fabs(expected[k])))
+          << what << ", " << backends->front().name << ", bf16, at " << k;
+    }
+    ExpectEqualBits(problem_case, *backends, rounded, what + ", bf16");
   }
-  ExpectEqualBits(problem_case, RoundingBackends(), rounded, what + ", bf16");
 }
 
 constexpr LatentType kLatentTypes[] = {LatentType::kF32, LatentType::kBf16, LatentType::kFp8};
@@ -137,7 +149,8 @@ TEST(Attention, SurvivesASharpSoftmax) {
 
 TEST(Attention, IsTheSameDenseOrWithEverythingSelected) {
   for (LatentType type : kLatentTypes) {
-    for (const auto* backends : {&Backends(), &RoundingBackends()}) {
+    for (const auto* backends : {&Backends(), &RoundingBackends(), &TileBackends()}) {
+      if (backends->empty()) continue;
       const AttentionCase problem_case(
           {.type = type, .sequences = {{300, {299, 298, 5}}, {129, Range(100, 129)}}}, 5);
       const std::vector<float> dense = problem_case.Run(*backends->front().backend);
@@ -168,17 +181,19 @@ TEST(Attention, RoundsInBfloat16Precision) {
   second[2] = 1;
   problem_case.Set(q, {first, second});
   const float third = 0x1.56p-2f;
-  for (const NamedBackend& named : RoundingBackends()) {
-    const std::vector<float> out = problem_case.Run(*named.backend);
-    EXPECT_EQ(out[1], 1 / (1 + third)) << named.name;
-    EXPECT_EQ(out[2], third * (1 / (1 + third))) << named.name;
-    EXPECT_EQ(out[3], 0) << named.name;
+  for (const auto* backends : {&RoundingBackends(), &TileBackends()}) {
+    for (const NamedBackend& named : *backends) {
+      const std::vector<float> out = problem_case.Run(*named.backend);
+      EXPECT_EQ(out[1], 1 / (1 + third)) << named.name;
+      EXPECT_EQ(out[2], third * (1 / (1 + third))) << named.name;
+      EXPECT_EQ(out[3], 0) << named.name;
+    }
   }
 }
 
 TEST(Attention, KeepsTheFutureOutOfOddTiles) {
   // The row after the last of an odd number is not finite, and in the same call.
-  for (const auto* backends : {&Backends(), &RoundingBackends()}) {
+  for (const auto* backends : {&Backends(), &RoundingBackends(), &TileBackends()}) {
     AttentionCase problem_case(
         {.num_heads = 2, .latent_dim = 32, .rope_dim = 2, .sequences = {{2, {0, 1}}}}, 8);
     problem_case.Set(std::vector<float>(2 * 2 * 34, 0.5f),
@@ -186,6 +201,42 @@ TEST(Attention, KeepsTheFutureOutOfOddTiles) {
     for (const NamedBackend& named : *backends) {
       const std::vector<float> out = problem_case.Run(*named.backend);
       for (int k = 0; k < 64; ++k) EXPECT_EQ(out[k], 1) << named.name;
+    }
+  }
+}
+
+TEST(Attention, AddsRowsByTilesInBlocksOf32) {
+  // With queries of zeros all rows weigh 1, and a mean is a sum by the number of rows. Of each 32
+  // rows of a tile, the even ones and the odd ones are a chain each.
+  for (const int32_t length : {1, 2, 31, 32, 33, 63, 64, 65, 97, 200}) {
+    const int64_t row_dim = 96;
+    std::mt19937 random(static_cast<unsigned>(length));
+    std::normal_distribution<float> normal;
+    std::vector<std::vector<float>> rows(length, std::vector<float>(row_dim));
+    for (auto& row : rows) {
+      for (float& value : row) value = RoundToBf16(normal(random));
+    }
+    AttentionCase problem_case(
+        {.num_heads = 3, .latent_dim = 64, .rope_dim = 32, .sequences = {{length, {length - 1}}}},
+        9);
+    problem_case.Set(std::vector<float>(3 * row_dim, 0.0f), rows);
+    for (const NamedBackend& named : TileBackends()) {
+      const std::vector<float> out = problem_case.Run(*named.backend);
+      for (int64_t k = 0; k < 3 * 64; ++k) {
+        float total = 0;
+        for (int32_t tile = 0; tile < length; tile += 64) {
+          float sum = 0;
+          for (int32_t block = tile; block < std::min(length, tile + 64); block += 32) {
+            float chains[2] = {};
+            for (int32_t row = block; row < std::min(length, block + 32); ++row) {
+              chains[row % 2] += rows[row][k % 64];
+            }
+            sum += chains[0] + chains[1];
+          }
+          total += sum;
+        }
+        ASSERT_EQ(out[k], total * (1.0f / static_cast<float>(length))) << named.name << " " << k;
+      }
     }
   }
 }

@@ -203,8 +203,11 @@ TEST(WriteLatent, RoundsNothingButWhatItStores) {
   const std::vector<NamedBackend> exact_backends = AllBackends();
   const std::vector<uint8_t> exact =
       WriteLatentRows(*exact_backends[0].backend, LatentType::kF32, shape, rope, kv_a, weight);
-  for (const NamedBackend& named : AllBackends(Precision::kBf16)) {
-    EXPECT_EQ(WriteLatentRows(*named.backend, LatentType::kF32, shape, rope, kv_a, weight), exact);
+  for (const Sums sums : {Sums::kPairs, Sums::kTiles}) {
+    for (const NamedBackend& named : AllBackends(sums)) {
+      EXPECT_EQ(WriteLatentRows(*named.backend, LatentType::kF32, shape, rope, kv_a, weight),
+                exact);
+    }
   }
 }
 
@@ -412,10 +415,13 @@ TEST(PrepareIndexQuery, IsTheSameInBfloat16Precision) {
   const std::vector<NamedBackend> exact_backends = AllBackends();
   const PreparedQuery exact =
       Prepare(*exact_backends[0].backend, IndexKeyType::kInt8, 1, 16, rope, query);
-  for (const NamedBackend& named : AllBackends(Precision::kBf16)) {
-    const PreparedQuery prepared = Prepare(*named.backend, IndexKeyType::kInt8, 1, 16, rope, query);
-    EXPECT_EQ(prepared.q, exact.q);
-    EXPECT_EQ(prepared.weights, exact.weights);
+  for (const Sums sums : {Sums::kPairs, Sums::kTiles}) {
+    for (const NamedBackend& named : AllBackends(sums)) {
+      const PreparedQuery prepared =
+          Prepare(*named.backend, IndexKeyType::kInt8, 1, 16, rope, query);
+      EXPECT_EQ(prepared.q, exact.q);
+      EXPECT_EQ(prepared.weights, exact.weights);
+    }
   }
 }
 

@@ -16,18 +16,18 @@
 
 namespace winnow::cpu {
 
-std::vector<NamedBackend> AllBackends(Precision precision) {
+std::vector<NamedBackend> AllBackends(Sums sums) {
   std::vector<NamedBackend> backends;
-  for (const InstructionSet set : kInstructionSets) {
-    if (!IsSupported(set)) continue;
+  for (const InstructionSet set : SetsWith(sums)) {
     for (int threads : {1, 3}) {
       backends.push_back(
           {std::string(InstructionSetName(set)) + ", " + std::to_string(threads) + " threads",
            CreateCpuBackend(
-               {.num_threads = threads, .precision = precision, .instruction_set = set})});
+               {.num_threads = threads, .precision = PrecisionOf(sums), .instruction_set = set})});
     }
   }
-  if (auto other = MakeOtherBackend(precision)) {
+  if (sums == Sums::kTiles) return backends;
+  if (auto other = MakeOtherBackend(PrecisionOf(sums))) {
     const std::string name = other->Describe();
     backends.push_back({name, std::move(other)});
   }

@@ -10,16 +10,17 @@
 
 #include "backend/backend.h"
 #include "cpu/cpu_backend.h"
+#include "unit/cpu/sums.h"
 
 namespace winnow::cpu {
 
-// The backends that must agree: each instruction set this machine has, on one thread and on more,
-// and the other device, if there is one.
+// The backends that must agree: each instruction set of this machine with this order of sums, on
+// one thread and on more, and the other device, if there is one. None where there is no such set.
 struct NamedBackend {
   std::string name;
   std::unique_ptr<Backend> backend;
 };
-std::vector<NamedBackend> AllBackends(Precision precision = Precision::kF32);
+std::vector<NamedBackend> AllBackends(Sums sums = Sums::kF32);
 
 // first … last - 1.
 std::vector<int32_t> Range(int32_t first, int32_t last);
