@@ -149,10 +149,10 @@ template <typename Values, int kHeads, int kV>
 void MeanOfPairs(const AttendArgs& args, int64_t head, int64_t vector) {
   const auto words = reinterpret_cast<const int32_t*>(args.weights + head * kTileRows);
   const Values values(args, vector);
-  float* out = args.out + head * args.latent_dim + vector * kLanes;
+  float* out = args.out + head * args.out_stride + vector * kLanes;
   if (args.joins) {
     for (int h = 0; h < kHeads; ++h) {
-      for (int v = 0; v < kV; ++v) Prefetch(out + h * args.latent_dim + v * kLanes);
+      for (int v = 0; v < kV; ++v) Prefetch(out + h * args.out_stride + v * kLanes);
     }
   }
   __m512 sum[kHeads][kV];
@@ -179,7 +179,7 @@ void MeanOfPairs(const AttendArgs& args, int64_t head, int64_t vector) {
   }
   for (int h = 0; h < kHeads; ++h) {
     for (int v = 0; v < kV; ++v) {
-      StoreMean(args, head + h, out + h * args.latent_dim + v * kLanes, {sum[h][v]});
+      StoreMean(args, head + h, out + h * args.out_stride + v * kLanes, {sum[h][v]});
     }
   }
 }

@@ -89,64 +89,81 @@ bool LieEvenly(const uint8_t* const* rows) {
   return true;
 }
 
-void PackPairs(const TileHeader& tile, int64_t columns, uint16_t* pairs) {
+// Pairs of the 32 rows of two groups to those of a step, [latent / 16, 16, 16, 2] of kTilePairs
+// pairs each. Columns come first: what is written lies together then.
+void PackPairs(const RowGroup* groups, int64_t columns, uint16_t* pairs) {
   const Interleave order;
-  const int64_t num_pairs = (tile.num_rows + 31) / 32 * 16;
-  for (int64_t pair = 0; pair < num_pairs; ++pair) {
-    const RowGroup& group = tile.groups[2 * pair / kTileSide];
-    const uint16_t* first = group.first + 2 * pair % kTileSide * group.stride;
-    const uint16_t* second = first + group.stride;
-    uint16_t* out = pairs + pair * kPairWords;
-    for (int64_t column = 0; column < columns; column += 32) {
-      const __m512i a = _mm512_loadu_si512(first + column);
-      const __m512i b = _mm512_loadu_si512(second + column);
-      _mm512_storeu_si512(out, _mm512_permutex2var_epi16(a, order.lower, b));
-      _mm512_storeu_si512(out + kTilePairs * kPairWords,
-                          _mm512_permutex2var_epi16(a, order.upper, b));
-      out += 2 * kTilePairs * kPairWords;
-    }
-  }
-}
-
-// One row to [row_stride] numbers.
-void DecodeToBf16(LatentType type, const uint8_t* row, int64_t latent_dim, int64_t rope_dim,
-                  int64_t row_stride, float* scratch, uint16_t* out) {
-  if (type != LatentType::kFp8 || latent_dim % 64 != 0) {
-    return RoundCacheRow(type, row, latent_dim, rope_dim, row_stride, scratch, out);
-  }
-  DecodeLatent(row, latent_dim, out);
-  memcpy(out + latent_dim, row + latent_dim + Fp8ScaleBytes(latent_dim),
-         static_cast<size_t>(rope_dim) * sizeof(*out));
-  for (int64_t k = latent_dim + rope_dim; k < row_stride; ++k) out[k] = 0;
-}
-
-void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t,
-              int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile) {
-  const int64_t row_stride = RowStride(latent_dim + rope_dim);
-  auto& header = *static_cast<TileHeader*>(tile);
-  const auto memory = reinterpret_cast<uint16_t*>(static_cast<float*>(tile) + kTileHeader);
-  const bool may_stay = type == LatentType::kBf16 && latent_dim + rope_dim == row_stride;
-  const int64_t padded = (num_rows + 31) / 32 * 32;
-  for (int64_t first = 0; first < padded; first += kTileSide) {
-    RowGroup& group = header.groups[first / kTileSide];
-    if (may_stay && first + kTileSide <= num_rows && LieEvenly(rows + first)) {
-      group = {reinterpret_cast<const uint16_t*>(rows[first]), (rows[first + 1] - rows[first]) / 2};
-      continue;
-    }
-    group = {memory + first * row_stride, row_stride};
-    for (int64_t row = first; row < first + kTileSide; ++row) {
-      uint16_t* out = memory + row * row_stride;
-      if (row < num_rows) {
-        DecodeToBf16(type, rows[row], latent_dim, rope_dim, row_stride, scratch, out);
-      } else {
-        memset(out, 0, static_cast<size_t>(row_stride) * sizeof(*out));
+  for (int64_t column = 0; column < columns; column += 32) {
+    uint16_t* out = pairs + column / 16 * kTilePairs * kPairWords;
+    for (int g = 0; g < 2; ++g) {
+      const uint16_t* row = groups[g].first + column;
+      const int64_t stride = groups[g].stride;
+      for (int pair = 0; pair < kTileSide / 2; ++pair, row += 2 * stride, out += kPairWords) {
+        const __m512i a = _mm512_loadu_si512(row);
+        const __m512i b = _mm512_loadu_si512(row + stride);
+        _mm512_store_si512(out, _mm512_permutex2var_epi16(a, order.lower, b));
+        _mm512_store_si512(out + kTilePairs * kPairWords,
+                           _mm512_permutex2var_epi16(a, order.upper, b));
       }
     }
   }
-  uint16_t* pairs = memory + kTileRows * row_stride;
+}
+
+// Cache rows of a tile.
+struct StoredRows {
+  LatentType type;
+  const uint8_t* const* rows;
+  int64_t num_rows;
+  int64_t latent_dim, rope_dim;
+  float* scratch;
+
+  int64_t stride() const { return RowStride(latent_dim + rope_dim); }
+
+  // One row to [stride] numbers.
+  void Decode(int64_t row, uint16_t* out) const {
+    if (type != LatentType::kFp8 || latent_dim % 64 != 0) {
+      return RoundCacheRow(type, rows[row], latent_dim, rope_dim, stride(), scratch, out);
+    }
+    DecodeLatent(rows[row], latent_dim, out);
+    memcpy(out + latent_dim, rows[row] + latent_dim + Fp8ScaleBytes(latent_dim),
+           static_cast<size_t>(rope_dim) * sizeof(*out));
+    for (int64_t k = latent_dim + rope_dim; k < stride(); ++k) out[k] = 0;
+  }
+
+  // Sixteen rows from `first` on, where they are or, with zeros after the last, in `memory`.
+  RowGroup Gather(int64_t first, uint16_t* memory) const {
+    if (type == LatentType::kBf16 && latent_dim + rope_dim == stride() &&
+        first + kTileSide <= num_rows && LieEvenly(rows + first)) {
+      return {reinterpret_cast<const uint16_t*>(rows[first]), (rows[first + 1] - rows[first]) / 2};
+    }
+    for (int64_t row = 0; row < kTileSide; ++row) {
+      uint16_t* out = memory + row * stride();
+      if (first + row < num_rows) {
+        Decode(first + row, out);
+      } else {
+        memset(out, 0, static_cast<size_t>(stride()) * sizeof(*out));
+      }
+    }
+    return {memory, stride()};
+  }
+};
+
+void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t,
+              int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile) {
+  const StoredRows stored = {type, rows, num_rows, latent_dim, rope_dim, scratch};
+  auto& header = *static_cast<TileHeader*>(tile);
+  const auto memory = reinterpret_cast<uint16_t*>(static_cast<float*>(tile) + kTileHeader);
+  uint16_t* pairs = memory + kTileRows * stored.stride();
   header.pairs = pairs;
   header.num_rows = num_rows;
-  PackPairs(header, RowStride(latent_dim), pairs);
+  for (int64_t first = 0; first < num_rows; first += 2 * kTileSide) {
+    RowGroup* groups = header.groups + first / kTileSide;
+    for (int64_t i = 0; i < 2; ++i) {
+      const int64_t row = first + i * kTileSide;
+      groups[i] = stored.Gather(row, memory + row * stored.stride());
+    }
+    PackPairs(groups, RowStride(latent_dim), pairs + first / 2 * kPairWords);
+  }
 }
 
 // ---- Scores -------------------------------------------------------------------------------------
@@ -155,6 +172,14 @@ void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int
 constexpr int kRowSums = 0;
 constexpr int kRowTiles = 2;
 constexpr int kHeadTile = 4;
+
+// Rows of the tile to come are asked for one by one, between the products of the first heads: many
+// at once would keep the products waiting for their own.
+void PrefetchRow(const AttendArgs& args, int64_t row) {
+  if (row >= args.num_ahead) return;
+  for (int64_t byte = 0; byte < args.ahead_bytes; byte += 64) PrefetchL2(args.ahead[row] + byte);
+}
+int64_t NumSteps(const AttendArgs& args) { return args.row_stride / kStepWords; }
 
 // Dots of sixteen rows by heads [16, 16] to the weights' places of `num_heads` heads.
 void StoreDots(const float* dots, int64_t num_heads, float* weights) {
@@ -172,7 +197,9 @@ void ScoreGroups(const AttendArgs& args, int64_t head, int64_t group) {
   const float* q = static_cast<const float*>(args.q) + head;
   ZeroTile<kRowSums>();
   if constexpr (kGroups > 1) ZeroTile<kRowSums + 1>();
+  int64_t ahead = head == 0 ? group / 2 * NumSteps(args) : args.num_ahead;
   for (int64_t k = 0; k < args.row_stride; k += kStepWords, q += kTileSide * args.q_stride) {
+    PrefetchRow(args, ahead++);
     LoadTile<kHeadTile>(q, args.q_stride * 4);
     LoadTile<kRowTiles>(first.first + k, first.stride * 2);
     AddBf16Tiles<kRowSums, kRowTiles, kHeadTile>();
@@ -193,11 +220,9 @@ void ScoreGroups(const AttendArgs& args, int64_t head, int64_t group) {
 // Two groups of rows stay in the first-level cache while heads come from the second.
 void ScoreAll(const AttendArgs& args) {
   for (int64_t row = 0; row < args.num_rows; row += 2 * kTileSide) {
-    const int64_t last = row + 2 * kTileSide < args.num_rows ? row + 2 * kTileSide : args.num_rows;
-    for (int64_t r = row; r < last; r += 8) PrefetchAhead(args, r);
     for (int64_t head = 0; head < args.num_heads; head += kTileSide) {
-      last - row > kTileSide ? ScoreGroups<2>(args, head, row / kTileSide)
-                             : ScoreGroups<1>(args, head, row / kTileSide);
+      args.num_rows - row > kTileSide ? ScoreGroups<2>(args, head, row / kTileSide)
+                                      : ScoreGroups<1>(args, head, row / kTileSide);
     }
   }
 }
@@ -230,10 +255,18 @@ const uint16_t* SeenPairs(const AttendArgs& args, const uint16_t* pairs, uint16_
 // Sixteen columns of some of sixteen heads' means, as a tile leaves them.
 void StoreMeans(const AttendArgs& args, int64_t head, int64_t column, const float* means) {
   const int64_t left = args.num_heads - head;
-  float* out = args.out + head * args.latent_dim + column;
+  float* out = args.out + head * args.out_stride + column;
   for (int64_t h = 0; h < left && h < kTileSide; ++h) {
-    StoreMean(args, head + h, out + h * args.latent_dim, Load(means + h * kTileSide));
+    StoreMean(args, head + h, out + h * args.out_stride, Load(means + h * kTileSide));
   }
+}
+
+// Asks for what StoreMeans joins with: heads lie too far apart for the processor to foresee it.
+void PrefetchMeans(const AttendArgs& args, int64_t head, int64_t num_heads, int64_t column) {
+  if (!args.joins || column >= args.latent_dim) return;
+  const int64_t last = head + num_heads < args.num_heads ? head + num_heads : args.num_heads;
+  const float* out = args.out + column;
+  for (int64_t h = head; h < last; ++h) Prefetch(out + h * args.out_stride);
 }
 
 // One or two groups of heads from `head` on. Each head's weights are the first half of its place.
@@ -251,7 +284,10 @@ void MeansOf(const AttendArgs& args, int64_t head) {
     if constexpr (kTwoSteps) LoadTile<kLastWeights + 1>(weights + kLanes, kPlace);
   }
   const uint16_t* pairs = HeaderOf(args).pairs;
+  int64_t ahead = head == 0 ? (args.num_rows + 31) / 32 * NumSteps(args) : args.num_ahead;
   for (int64_t column = 0; column < args.latent_dim; column += kLanes) {
+    PrefetchRow(args, ahead++);
+    PrefetchMeans(args, head, kGroups * kTileSide, column + 2 * kLanes);
     const uint16_t* last = SeenPairs(args, kTwoSteps ? pairs + 16 * kPairWords : pairs, memory);
     ZeroTile<kHeadSums>();
     if constexpr (kGroups > 1) ZeroTile<kHeadSums + 1>();
@@ -270,6 +306,7 @@ void MeansOf(const AttendArgs& args, int64_t head) {
     }
     pairs += kTilePairs * kPairWords;
   }
+  for (; ahead < args.num_ahead; ++ahead) PrefetchRow(args, ahead);
 }
 
 template <bool kTwoSteps>

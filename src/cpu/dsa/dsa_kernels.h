@@ -91,8 +91,9 @@ struct AttendArgs {
   // Out: of the tile, or with `joins` of what was there before and the tile.
   float* max = nullptr;  // [num_heads]: the largest scaled score
   float* sum = nullptr;  // [num_heads]: of e^(score - max)
-  float* out = nullptr;  // [num_heads, latent_dim]: sum of e^(score - max) * row
-  bool joins = false;    // in bf16 precision only
+  float* out = nullptr;  // [num_heads, out_stride]: sum of e^(score - max) * row
+  int64_t out_stride = 0;
+  bool joins = false;  // in bf16 precision only
   // Rows of a tile to come, which may be asked for while this one is worked on; bf16 precision.
   const uint8_t* const* ahead = nullptr;  // [num_ahead], at most kTileRows
   int64_t num_ahead = 0;

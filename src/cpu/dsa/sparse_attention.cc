@@ -25,6 +25,9 @@ constexpr int64_t kGroupHeadsBf16 = kMaxAttendHeads;
 constexpr int64_t kWaveBytes = 8 << 20;  // of tiles that wait to be joined
 
 int64_t RoundUp(int64_t extent, int64_t unit) { return (extent + unit - 1) / unit * unit; }
+// Floats from one head's sums to the next one's. A vector more than they take: a column of many
+// heads would fall into a few sets of the cache otherwise.
+int64_t GatheredStride(int64_t latent_stride) { return latent_stride + 16; }
 int64_t NumTiles(int64_t num_rows) { return (num_rows + kTileRows - 1) / kTileRows; }
 
 // Heads [first_head, first_head + num_heads) of tokens next to each other: all heads where there is
@@ -50,10 +53,10 @@ struct Tile {
 struct Gathered {
   float* max = nullptr;  // [heads]
   float* sum = nullptr;  // [heads]
-  float* out = nullptr;  // [heads, C rounded up]
+  float* out = nullptr;  // [heads, GatheredStride]
 
-  Gathered From(int64_t head, int64_t latent_stride) const {
-    return {max + head, sum + head, out + head * latent_stride};
+  Gathered From(int64_t head, int64_t stride) const {
+    return {max + head, sum + head, out + head * stride};
   }
 };
 
@@ -70,6 +73,7 @@ class Attender {
         group_heads_(bf16_ ? kGroupHeadsBf16 : kGroupHeads),
         row_stride_(RoundUp(row_dim_, RowUnit(bf16_))),
         latent_stride_(RoundUp(args.cache.latent_dim, RowUnit(bf16_))),
+        gathered_stride_(GatheredStride(latent_stride_)),
         dense_(!args.selection.slots) {}
 
   void Run();
@@ -96,7 +100,7 @@ class Attender {
   // Calls body(group) for all groups, in order.
   template <typename Body>
   void ForEachGroup(const Body& body) const;
-  int64_t GatheredSize() const { return group_heads_ * (latent_stride_ + 2); }
+  int64_t GatheredSize() const { return group_heads_ * (gathered_stride_ + 2); }
   Gathered Cut(float* floats) const {
     return {floats, floats + group_heads_, floats + 2 * group_heads_};
   }
@@ -134,6 +138,7 @@ class Attender {
   const int64_t group_heads_;
   const int64_t row_stride_;
   const int64_t latent_stride_;
+  const int64_t gathered_stride_;
   const bool dense_;
 };
 
@@ -294,7 +299,7 @@ void Attender::AttendTile(const Tile& tile, const Tile& next, const float* q, co
     int64_t end = index + 1;
     while (end < group.num_tokens && rows_in_tile(end) == num_rows) ++end;
     if (num_rows > 0) {
-      const Gathered to = out.From(index * group.num_heads, latent_stride_);
+      const Gathered to = out.From(index * group.num_heads, gathered_stride_);
       const int64_t first_head = index * group.num_heads;
       attend({.q = reinterpret_cast<const uint8_t*>(q) + first_head * layout.head_bytes,
               .q_stride = layout.stride,
@@ -309,6 +314,7 @@ void Attender::AttendTile(const Tile& tile, const Tile& next, const float* q, co
               .max = to.max,
               .sum = to.sum,
               .out = to.out,
+              .out_stride = gathered_stride_,
               .joins = joins,
               .ahead = ahead,
               .num_ahead = num_ahead,
@@ -324,8 +330,8 @@ void Attender::JoinTile(const Group& group, int64_t tile, int64_t first, int64_t
   for (int64_t head = first; head < first + count; ++head) {
     const int64_t token = group.first_token + head / group.num_heads;
     if (NumRows(token) <= tile * kTileRows) continue;
-    const Gathered part = from.From(head, latent_stride_);
-    const Gathered all = to.From(head, latent_stride_);
+    const Gathered part = from.From(head, gathered_stride_);
+    const Gathered all = to.From(head, gathered_stride_);
     kernels_.join({.num_heads = 1,
                    .latent_dim = latent_stride_,
                    .tile_max = part.max,
@@ -345,7 +351,7 @@ void Attender::Finish(const Group& group, int64_t first, int64_t count, const Ga
     if (NumRows(group.first_token + head / group.num_heads) == 0) {
       std::fill_n(out + head * latent_dim, latent_dim, 0.0f);
     } else {
-      kernels_.finish(all.out + head * latent_stride_, all.sum[head], out + head * latent_dim,
+      kernels_.finish(all.out + head * gathered_stride_, all.sum[head], out + head * latent_dim,
                       latent_dim, bf16_);
     }
   }
@@ -407,7 +413,7 @@ void Attention(CpuContext& context, const AttentionArgs& args) { Attender(contex
 ScratchNeed AttentionScratch(const StepShape& shape, bool bf16) {
   const int64_t heads = bf16 ? kGroupHeadsBf16 : kGroupHeads;
   const int64_t row_stride = RoundUp(shape.latent_dim + shape.rope_dim, RowUnit(bf16));
-  const int64_t gathered = heads * (RoundUp(shape.latent_dim, RowUnit(bf16)) + 2);
+  const int64_t gathered = heads * (GatheredStride(RoundUp(shape.latent_dim, RowUnit(bf16))) + 2);
   const int64_t floats = kTileHeader + (kTileRows + 1 + heads) * row_stride + heads * kTileRows +
                          RoundUp(2 * heads, 16) + 2 * gathered;
   const int64_t rows = shape.attention == AttentionMode::kDense

@@ -200,7 +200,7 @@ void MeanTile(const AttendArgs& args, int64_t head, int64_t column) {
   const float* weights = args.weights + head * kTileRows;
   const float* rows = static_cast<const float*>(args.rows) + column;
   const int64_t row_stride = args.row_stride;
-  const int64_t out_stride = args.latent_dim;
+  const int64_t out_stride = args.out_stride;
   float* out = args.out + head * out_stride + column;
   F32x16 sum[kHeads][kV];
   for (int h = 0; h < kHeads; ++h) {
