@@ -54,8 +54,13 @@ void PackHeads(const float* q, int64_t num_heads, int64_t row_dim, int64_t row_s
   for (int64_t k = 0; k < row_stride; k += kStepWords) {
     const int64_t n = row_dim - k < kStepWords ? row_dim - k : kStepWords;
     for (int64_t head = 0; head < num_heads; ++head) {
-      RoundRow(q + head * row_dim + k, n, kStepWords,
-               reinterpret_cast<uint16_t*>(rounded + head * kLanes));
+      const float* x = q + head * row_dim + k;
+      float* out = rounded + head * kLanes;
+      if (n == kStepWords) {
+        Store(out, {(__m512)_mm512_cvtne2ps_pbh(Load(x + kLanes).v, Load(x).v)});
+      } else {
+        RoundRow(x, n, kStepWords, reinterpret_cast<uint16_t*>(out));
+      }
     }
     F32x16 pairs[kLanes];
     TransposeWords(rounded, kLanes, pairs);

@@ -98,7 +98,9 @@ TEST_F(QuantizeTest, HasNoSayInWhatThreadsChunksAndInstructionSetsGive) {
       EXPECT_EQ(logits, Logits(model, type, precision, "", 3, 1));
       // AMX has an order of its own in bf16 precision.
       const std::vector<float> plain = Logits(model, type, precision, "portable");
-      if (precision == Precision::kF32) EXPECT_EQ(logits, plain);
+      if (precision == Precision::kF32) {
+        EXPECT_EQ(logits, plain);
+      }
       EXPECT_EQ(plain, Logits(model, type, precision, "portable", 1, 1));
       EXPECT_EQ(plain, Logits(model, type, precision, "portable", 3, 7));
     }
