@@ -77,9 +77,11 @@ void PackRows(const PackArgs& args) {
 // A panel is decoded into scratch, [groups of sixteen rows, steps, 16, 32], so many columns at a
 // time, and meets so many rows of x before the next; sums wait in scratch meanwhile.
 constexpr int64_t kPanelGroups = 2;
-constexpr int64_t kColumnsAtOnce = 512;
+constexpr int64_t kMaxColumns = 512;
 constexpr int64_t kXAtOnce = 512;
-constexpr int64_t kPanelBytes = kPanelGroups * kTileSide * kColumnsAtOnce * 2;
+constexpr int64_t kPanelBytes = kPanelGroups * kTileSide * kMaxColumns * 2;
+// All columns where they fit; of more, as many as leave the first-level cache to x.
+int64_t ColumnsAtOnce(int64_t columns) { return columns <= kMaxColumns ? kMaxColumns : 256; }
 static_assert(kPanelBytes <= kBf16PanelScratch * int64_t{sizeof(float)});
 static_assert(kXAtOnce * kBlock <= kWaitingX * kWaitingRows * kLanes);
 
@@ -212,10 +214,11 @@ void ManyRows(const PanelArgs& args, const Source& source, int64_t first_row, in
   constexpr int64_t kPanelRows = kPanelGroups * kTileSide;
   uint8_t* weights = Bytes(args.scratch);
   const int64_t columns = args.weight.columns;
+  const int64_t at_once = ColumnsAtOnce(columns);
   for (int64_t m = 0; m < args.num_x; m += kXAtOnce) {
     const int64_t last_x = Min(args.num_x, m + kXAtOnce);
-    for (int64_t c = 0; c < columns; c += kColumnsAtOnce) {
-      const int64_t end = Min(columns, c + kColumnsAtOnce);
+    for (int64_t c = 0; c < columns; c += at_once) {
+      const int64_t end = Min(columns, c + at_once);
       float* waiting = args.scratch + kBf16PanelScratch;
       for (int64_t row = first_row; row < last_row; row += kPanelRows) {
         const Panel panel = {row,           Min(kPanelRows, last_row - row), c, end - c, c == 0,
