@@ -219,7 +219,7 @@ TEST(FeedForward, RoundsWhatItsProductsReadAndNothingElse) {
 
 TEST(FindLikeliest, IsTheLargestNumberAndOfEqualOnesTheFirst) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  for (const auto& backend : EqualBackends(Precision::kF32)) {
+  for (const auto& backend : EqualBackends(Sums::kF32)) {
     const auto find = [&](const std::vector<float>& logits, std::vector<int32_t> limits) {
       const int64_t rows = static_cast<int64_t>(limits.size());
       std::vector<int32_t> tokens(limits.size(), -7);
