@@ -7,6 +7,7 @@
 #include "cpu/bf16_linear_kernels.h"
 
 #include "cpu/bf16_sources.h"
+#include "cpu/panel_bias.h"
 
 namespace winnow::cpu::WINNOW_LEVEL {
 namespace {
@@ -287,18 +288,6 @@ void ManyRows(const PanelArgs& args, const Source& source, int64_t first_row, in
     for (int64_t m = 0; m < args.num_x; m += x_at_once) {
       MeetRows(args, source, row, Min(row + kWaitingRows, last_row), m,
                Min(args.num_x, m + x_at_once));
-    }
-  }
-}
-
-void AddBias(const PanelArgs& args) {
-  if (!args.bias) return;
-  for (int64_t m = 0; m < args.num_x; ++m) {
-    float* out = args.out + m * args.out_stride;
-    for (int64_t r = 0; r < args.num_rows; r += kLanes) {
-      const int64_t n = Min(kLanes, args.num_rows - r);
-      StorePartial(out + r,
-                   Add(LoadPartial(out + r, n), LoadPartial(args.bias + args.first_row + r, n)), n);
     }
   }
 }

@@ -9,6 +9,7 @@
 // four by three on AVX2, which loads 7 registers for 12 multiply-adds.
 #include "cpu/linear_kernels.h"
 
+#include "cpu/panel_bias.h"
 #include "cpu/simd.h"
 #include "tensor/group_codes.h"
 
@@ -372,18 +373,6 @@ void ManyRows(const PanelArgs& args) {
         DecodePanel<Reader>(args.weight, row, num_rows, block, panel);
         MeetPanel(args, m, last_x, panel, num_rows, block, sums, args.out + r);
       }
-    }
-  }
-}
-
-void AddBias(const PanelArgs& args) {
-  if (!args.bias) return;
-  for (int64_t m = 0; m < args.num_x; ++m) {
-    float* out = args.out + m * args.out_stride;
-    for (int64_t r = 0; r < args.num_rows; r += kLanes) {
-      const int64_t n = Min(kLanes, args.num_rows - r);
-      StorePartial(out + r,
-                   Add(LoadPartial(out + r, n), LoadPartial(args.bias + args.first_row + r, n)), n);
     }
   }
 }

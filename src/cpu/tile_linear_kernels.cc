@@ -7,6 +7,7 @@
 // Transposed: rows of x are A, pairs of rows of the weight, interleaved, are B.
 #include "cpu/bf16_linear_kernels.h"
 #include "cpu/bf16_sources.h"
+#include "cpu/panel_bias.h"
 #include "cpu/tiles.h"
 
 namespace winnow::cpu::WINNOW_LEVEL {
@@ -261,18 +262,6 @@ void FewRows(const PanelArgs& args, const Source& source, int64_t first_row, int
     }
     StoreTile<kSum>(sums, kTileSide * 4);
     StoreSums(sums, num_rows, num_x, args.out + (row - args.first_row), args.out_stride);
-  }
-}
-
-void AddBias(const PanelArgs& args) {
-  if (!args.bias) return;
-  for (int64_t m = 0; m < args.num_x; ++m) {
-    float* out = args.out + m * args.out_stride;
-    for (int64_t r = 0; r < args.num_rows; r += kLanes) {
-      const int64_t n = Min(kLanes, args.num_rows - r);
-      StorePartial(out + r,
-                   Add(LoadPartial(out + r, n), LoadPartial(args.bias + args.first_row + r, n)), n);
-    }
   }
 }
 
