@@ -319,11 +319,8 @@ void Backend::Attention(const AttentionArgs& args) {
   const int64_t C = args.cache.latent_dim;
   check.F32("q", args.q, {{"T", T}, {"H", H}, {"C+R", C + args.cache.rope_dim}});
   check.Latent(args.cache);
-  if (args.selection.slots) {
-    check.Selection(args.selection, T);
-  } else {
-    check.Batch(args.batch, T);
-  }
+  if (args.selection.slots) check.Selection(args.selection, T);
+  check.Batch(args.batch, T);
   check.F32("out", args.out, {{"T", T}, {"H", H}, {"C", C}});
   DoAttention(args);
 }

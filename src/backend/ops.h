@@ -164,7 +164,8 @@ struct SelectTokensArgs {
 };
 
 // Part 3 of DSA. With a selection each token reads the rows chosen for it; without one (its views
-// absent) it reads every row of its sequence up to its own position: dense attention.
+// absent) it reads every row of its sequence up to its own position: dense attention. Slots are
+// those that the batch's page table gives the positions.
 struct AttentionArgs {
   TensorView q;  // [T, H, C+R] f32
   LatentCacheView cache;

@@ -116,12 +116,15 @@ Result<KernelRun> PrepareSparse(Inputs& inputs, const ModelShape& shape, int64_t
   const Rotation places(args.cache.rows.dims[0], context);
   WINNOW_ASSIGN(const SelectionView all,
                 DrawSelections(inputs, shape, tokens, context, places, count));
-  return KernelRun([&backend = inputs.backend(), args, all, tokens, count](int64_t turn) mutable {
-    const int64_t row = turn % count * tokens;
-    args.selection = {all.positions.Rows(row, tokens), all.slots.Rows(row, tokens),
-                      all.counts.Rows(row, tokens)};
-    backend.Attention(args);
-  });
+  WINNOW_ASSIGN(const Tail tail, MakeTail(inputs, tokens, context, args.cache.rows.dims[0]));
+  return KernelRun(
+      [&backend = inputs.backend(), args, all, tail, tokens, count](int64_t turn) mutable {
+        args.batch = tail.At(turn % count);
+        const int64_t row = turn % count * tokens;
+        args.selection = {all.positions.Rows(row, tokens), all.slots.Rows(row, tokens),
+                          all.counts.Rows(row, tokens)};
+        backend.Attention(args);
+      });
 }
 
 Result<KernelRun> PrepareDense(Inputs& inputs, const ModelShape& shape, int64_t tokens,

@@ -25,6 +25,7 @@
 //   StoreU16(p, i)                       the low halves
 //   StoreI8(p, i)                        the low bytes
 //   LoadF16 LoadE4m3                     exact, subnormals included; NaN stays NaN
+//   Exchange<n>(f)                       lane l ^ n in lane l, n = 1, 2, 4, 8
 //   Sum(f) MaxLane(f)                    lanes l and l+8, then 4, 2, 1 apart
 //   Sum4(p, stride, out)                 Sum of four F32x16 in memory, aligned to 64; or Sum4(p,
 //   out) Native                               one register: kNative lanes, with LoadNative

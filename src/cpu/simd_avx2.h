@@ -232,6 +232,16 @@ static inline void Sum4(const float* p, int64_t stride, float* out) {
   _mm_storeu_ps(
       out, _mm_add_ps(_mm_shuffle_ps(first, second, 0x88), _mm_shuffle_ps(first, second, 0xdd)));
 }
+template <int kDistance>
+static inline F32x16 Exchange(F32x16 x) {
+  if (kDistance == 8) return {x.hi, x.lo};
+  const auto exchange = [](__m256 half) {
+    if (kDistance == 1) return _mm256_permute_ps(half, 0xb1);
+    if (kDistance == 2) return _mm256_permute_ps(half, 0x4e);
+    return _mm256_permute2f128_ps(half, half, 1);
+  };
+  return {exchange(x.lo), exchange(x.hi)};
+}
 static inline float MaxLane(F32x16 x) {
   const __m256 eight = _mm256_max_ps(x.lo, x.hi);
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

@@ -128,6 +128,13 @@ static inline void Sum4(const float* p, int64_t stride, float* out) {
   _mm_storeu_ps(
       out, _mm_add_ps(_mm_shuffle_ps(first, second, 0x88), _mm_shuffle_ps(first, second, 0xdd)));
 }
+template <int kDistance>
+static inline F32x16 Exchange(F32x16 x) {
+  if (kDistance == 1) return {_mm512_permute_ps(x.v, 0xb1)};
+  if (kDistance == 2) return {_mm512_permute_ps(x.v, 0x4e)};
+  if (kDistance == 4) return {_mm512_shuffle_f32x4(x.v, x.v, 0xb1)};
+  return {_mm512_shuffle_f32x4(x.v, x.v, 0x4e)};
+}
 static inline float MaxLane(F32x16 x) {
   const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

@@ -237,6 +237,15 @@ static inline float Sum(F32x16 x) {
 static inline void Sum4(const float* p, int64_t stride, float* out) {
   for (int row = 0; row < 4; ++row) out[row] = Sum(Load(p + row * stride));
 }
+template <int kDistance>
+static inline F32x16 Exchange(F32x16 x) {
+  F32x16 out;
+  for (int lane = 0; lane < 16; ++lane) {
+    const int from = lane ^ kDistance;
+    out.v[lane / 4][lane % 4] = x.v[from / 4][from % 4];
+  }
+  return out;
+}
 static inline float MaxLane(F32x16 x) {
   F32x4 even = x.v[0] > x.v[2] ? x.v[0] : x.v[2];
   F32x4 odd = x.v[1] > x.v[3] ? x.v[1] : x.v[3];

@@ -23,16 +23,6 @@ float Dot(const float* q, const float* key, int64_t size) {
   return sum;
 }
 
-// The largest magnitude in `x`, or NaN when one of its values is NaN or infinite. Bits of
-// magnitudes are ordered as the magnitudes are.
-float FiniteMax(const float* x, int64_t size) {
-  int32_t max = 0;
-  for (int64_t j = 0; j < size; ++j) {
-    max = std::max(max, std::bit_cast<int32_t>(x[j]) & 0x7fffffff);
-  }
-  return max < 0x7f800000 ? std::bit_cast<float>(max) : NAN;
-}
-
 // To the nearest whole number of steps, ties to even, for a power of two `step` and fewer than 2^22
 // of them: the sum's last place is the step.
 float RoundToSteps(float x, float step) {
@@ -46,24 +36,6 @@ float RoundToE4m3(float x) {
   const int32_t exponent = std::bit_cast<int32_t>(x) & 0x7f800000;
   const float power = std::bit_cast<float>(std::max(exponent, 121 << 23));
   return std::copysign(RoundToSteps(std::fabs(x), power / 8), x);
-}
-
-float QuantizeE4m3(float* x, int64_t size, float max) {
-  const float scale = RoundUpToPowerOfTwo(std::max(max, 1e-4f) * (1.0f / 448));
-  for (int64_t j = 0; j < size; ++j) {
-    x[j] = RoundToE4m3(std::min(std::max(x[j] / scale, -448.0f), 448.0f));
-  }
-  return scale;
-}
-
-float QuantizeInt8(float* x, int64_t size, float max) {
-  const float scale = max / 127;
-  // No codes without a scale: a vector of zeros, or one so small that its scale is flushed to 0.
-  const float divisor = scale > 0 ? scale : INFINITY;
-  for (int64_t j = 0; j < size; ++j) {
-    x[j] = RoundToSteps(std::min(std::max(x[j] / divisor, -127.0f), 127.0f), 1);
-  }
-  return scale;
 }
 
 }  // namespace
@@ -111,6 +83,31 @@ void HadamardTransform(float* x, int64_t size) {
   for (int64_t j = 0; j < size; ++j) x[j] *= norm;
 }
 
+// Bits of magnitudes are ordered as the magnitudes are.
+float FiniteMax(const float* x, int64_t size) {
+  int32_t max = 0;
+  for (int64_t j = 0; j < size; ++j) {
+    max = std::max(max, std::bit_cast<int32_t>(x[j]) & 0x7fffffff);
+  }
+  return max < 0x7f800000 ? std::bit_cast<float>(max) : NAN;
+}
+
+float IndexVectorScale(IndexKeyType type, float max) {
+  if (type == IndexKeyType::kInt8) return max / 127;
+  return RoundUpToPowerOfTwo(std::max(max, 1e-4f) * (1.0f / 448));
+}
+
+void QuantizeByScale(IndexKeyType type, float scale, float* x, int64_t size) {
+  // No codes without a scale: a vector of zeros, or one so small that its scale is flushed to 0.
+  const float divisor = scale > 0 ? scale : INFINITY;
+  for (int64_t j = 0; j < size; ++j) {
+    const float scaled = x[j] / divisor;
+    x[j] = type == IndexKeyType::kInt8
+               ? RoundToSteps(std::min(std::max(scaled, -127.0f), 127.0f), 1)
+               : RoundToE4m3(std::min(std::max(scaled, -448.0f), 448.0f));
+  }
+}
+
 float QuantizeIndexVector(IndexKeyType type, float* x, int64_t size) {
   switch (type) {
     case IndexKeyType::kF32:
@@ -127,7 +124,9 @@ float QuantizeIndexVector(IndexKeyType type, float* x, int64_t size) {
     for (int64_t j = 0; j < size; ++j) x[j] = 0;
     return NAN;
   }
-  return type == IndexKeyType::kE4m3 ? QuantizeE4m3(x, size, max) : QuantizeInt8(x, size, max);
+  const float scale = IndexVectorScale(type, max);
+  QuantizeByScale(type, scale, x, size);
+  return scale;
 }
 
 }  // namespace winnow::dsa

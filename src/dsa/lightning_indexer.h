@@ -51,4 +51,12 @@ void HadamardTransform(float* x, int64_t size);
 // those two forms.
 float QuantizeIndexVector(IndexKeyType type, float* x, int64_t size);
 
+// Its parts, for kE4m3 and kInt8.
+// The largest magnitude in `x` [size], or NaN when one of its values is NaN or infinite.
+float FiniteMax(const float* x, int64_t size);
+// The scale of a vector whose largest magnitude is `max`, a number.
+float IndexVectorScale(IndexKeyType type, float max);
+// Codes of `x` [size] in place; all zeros by a scale of 0.
+void QuantizeByScale(IndexKeyType type, float scale, float* x, int64_t size);
+
 }  // namespace winnow::dsa

@@ -230,7 +230,9 @@ void PackQueries(const float* q, int64_t num_heads, int64_t row_dim, int64_t row
   }
 }
 
-void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t num_heads,
+constexpr bool kTakesGaps = false;
+
+bool PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t num_heads,
               int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile) {
   const int64_t row_dim = latent_dim + rope_dim;
   const int64_t row_stride = RowStride(row_dim);
@@ -253,6 +255,7 @@ void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int
   uint16_t* pairs = memory + kTileRows * row_stride;
   header.pairs = num_heads >= kManyHeads ? pairs : nullptr;
   if (header.pairs != nullptr) PackPairs(header, num_rows, RowStride(latent_dim), pairs);
+  return true;
 }
 
 }  // namespace

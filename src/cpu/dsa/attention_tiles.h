@@ -1,12 +1,12 @@
 // Attention over a tile of rows with products of AMX tiles: what the level amx does for AttendArgs
 // in bf16 precision. Included by sparse_attention_kernels.cc only.
 //
-// Scores  sixteen rows are A, as they lie in the cache if they lie evenly there, else gathered or
-//         decoded behind the header; sixteen heads, packed together, are B.
-// Means   sixteen heads' weights are A, pairs of rows, interleaved beforehand, are B; rows after
-// the
-//         last are zeros up to a multiple of 32.
-// All tiles are full: what lies beyond the last head is computed and left out.
+// Scores  sixteen rows, without those left out, are A, as they lie in the cache if they lie evenly
+//         there, else gathered or decoded behind the header; sixteen heads, packed together, are B.
+// Means   sixteen heads' weights are A, pairs of rows, interleaved beforehand, are B; rows left out
+//         and those after the last, up to a multiple of 32, are zeros there.
+// All tiles are full: what lies beyond the last head is computed and left out. A row that a head
+// does not see weighs 0 there, and sums stay as they are.
 #pragma once
 
 #include "cpu/dsa/bf16_rows.h"
@@ -25,8 +25,9 @@ struct RowGroup {
 };
 struct TileHeader {
   RowGroup groups[kRowGroups];
+  int64_t num_rows;       // in groups
+  uint64_t places;        // bit r: row r of the tile is in a group
   const uint16_t* pairs;  // [latent / 16, kTilePairs, 16, 2]
-  int64_t num_rows;
 };
 static_assert(sizeof(TileHeader) <= kTileHeader * sizeof(float));
 
@@ -94,24 +95,28 @@ bool LieEvenly(const uint8_t* const* rows) {
   return true;
 }
 
-// Pairs of the 32 rows of two groups to those of a step, [latent / 16, 16, 16, 2] of kTilePairs
-// pairs each. Columns come first: what is written lies together then.
-void PackPairs(const RowGroup* groups, int64_t columns, uint16_t* pairs) {
+// What stands for a row that is not there.
+alignas(64) constexpr uint16_t kNoRow[kPairWords] = {};
+
+// Pairs of a step's 32 rows, [columns / 16, 16, 16, 2] of kTilePairs pairs each. Columns come
+// first: what is written lies together then. Returns `largest` or, where these are greater, the
+// bits of the largest sizes by column.
+__m512i PackPairs(const uint16_t* const* rows, int64_t columns, __m512i largest, uint16_t* pairs) {
   const Interleave order;
+  const __m512i size = _mm512_set1_epi16(0x7fff);
   for (int64_t column = 0; column < columns; column += 32) {
     uint16_t* out = pairs + column / 16 * kTilePairs * kPairWords;
-    for (int g = 0; g < 2; ++g) {
-      const uint16_t* row = groups[g].first + column;
-      const int64_t stride = groups[g].stride;
-      for (int pair = 0; pair < kTileSide / 2; ++pair, row += 2 * stride, out += kPairWords) {
-        const __m512i a = _mm512_loadu_si512(row);
-        const __m512i b = _mm512_loadu_si512(row + stride);
-        _mm512_store_si512(out, _mm512_permutex2var_epi16(a, order.lower, b));
-        _mm512_store_si512(out + kTilePairs * kPairWords,
-                           _mm512_permutex2var_epi16(a, order.upper, b));
-      }
+    for (int64_t row = 0; row < 2 * kTileSide; row += 2, out += kPairWords) {
+      const __m512i a = _mm512_loadu_si512(rows[row] + (rows[row] == kNoRow ? 0 : column));
+      const __m512i b = _mm512_loadu_si512(rows[row + 1] + (rows[row + 1] == kNoRow ? 0 : column));
+      largest = _mm512_max_epu16(largest, _mm512_and_si512(size, a));
+      largest = _mm512_max_epu16(largest, _mm512_and_si512(size, b));
+      _mm512_store_si512(out, _mm512_permutex2var_epi16(a, order.lower, b));
+      _mm512_store_si512(out + kTilePairs * kPairWords,
+                         _mm512_permutex2var_epi16(a, order.upper, b));
     }
   }
+  return largest;
 }
 
 // Cache rows of a tile.
@@ -135,40 +140,53 @@ struct StoredRows {
     for (int64_t k = latent_dim + rope_dim; k < stride(); ++k) out[k] = 0;
   }
 
-  // Sixteen rows from `first` on, where they are or, with zeros after the last, in `memory`.
+  // Sixteen rows from `first` on, or the last of them, where they are or in `memory`.
   RowGroup Gather(int64_t first, uint16_t* memory) const {
     if (type == LatentType::kBf16 && latent_dim + rope_dim == stride() &&
         first + kTileSide <= num_rows && LieEvenly(rows + first)) {
       return {reinterpret_cast<const uint16_t*>(rows[first]), (rows[first + 1] - rows[first]) / 2};
     }
-    for (int64_t row = 0; row < kTileSide; ++row) {
-      uint16_t* out = memory + row * stride();
-      if (first + row < num_rows) {
-        Decode(first + row, out);
-      } else {
-        memset(out, 0, static_cast<size_t>(stride()) * sizeof(*out));
-      }
+    for (int64_t row = 0; row < kTileSide && first + row < num_rows; ++row) {
+      Decode(first + row, memory + row * stride());
     }
     return {memory, stride()};
   }
 };
 
-void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t,
+constexpr bool kTakesGaps = true;
+
+bool PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t,
               int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile) {
-  const StoredRows stored = {type, rows, num_rows, latent_dim, rope_dim, scratch};
+  const uint8_t* there[kTileRows];
+  int64_t count = 0;
+  uint64_t places = 0;
+  for (int64_t row = 0; row < num_rows; ++row) {
+    if (rows[row] == nullptr) continue;
+    there[count++] = rows[row];
+    places |= uint64_t{1} << row;
+  }
+  const StoredRows stored = {type, there, count, latent_dim, rope_dim, scratch};
   auto& header = *static_cast<TileHeader*>(tile);
   const auto memory = reinterpret_cast<uint16_t*>(static_cast<float*>(tile) + kTileHeader);
   uint16_t* pairs = memory + kTileRows * stored.stride();
+  header.num_rows = count;
+  header.places = places;
   header.pairs = pairs;
-  header.num_rows = num_rows;
-  for (int64_t first = 0; first < num_rows; first += 2 * kTileSide) {
-    RowGroup* groups = header.groups + first / kTileSide;
-    for (int64_t i = 0; i < 2; ++i) {
-      const int64_t row = first + i * kTileSide;
-      groups[i] = stored.Gather(row, memory + row * stored.stride());
+  const uint16_t* packed[kTileRows];  // by their places
+  for (const uint16_t*& row : packed) row = kNoRow;
+  for (int64_t first = 0; first < count; first += kTileSide) {
+    const RowGroup group = stored.Gather(first, memory + first * stored.stride());
+    header.groups[first / kTileSide] = group;
+    for (int64_t row = 0; row < kTileSide && first + row < count; ++row, places &= places - 1) {
+      packed[_tzcnt_u64(places)] = group.first + row * group.stride;
     }
-    PackPairs(groups, RowStride(latent_dim), pairs + first / 2 * kPairWords);
   }
+  __m512i largest = _mm512_setzero_si512();
+  for (int64_t row = 0; row < num_rows; row += 2 * kTileSide) {
+    largest = PackPairs(packed + row, RowStride(latent_dim), largest, pairs + row / 2 * kPairWords);
+  }
+  const __m512i infinity = _mm512_set1_epi16(0x7f80);
+  return _mm512_cmplt_epu16_mask(largest, infinity) == 0xffffffffu;
 }
 
 // ---- Scores -------------------------------------------------------------------------------------
@@ -222,13 +240,29 @@ void ScoreGroups(const AttendArgs& args, int64_t head, int64_t group) {
   }
 }
 
+// The scores of rows that stand together to their places; what stands between means nothing.
+void SpreadScores(uint64_t places, float* scores) {
+  int64_t next = __builtin_popcountll(places);
+  // From the last on: those not yet spread stand before.
+  for (int64_t row = kTileRows - kLanes; row >= 0; row -= kLanes) {
+    const auto here = static_cast<__mmask16>(places >> row);
+    next -= __builtin_popcount(here);
+    Store(scores + row, {_mm512_maskz_expandloadu_ps(here, scores + next)});
+  }
+}
+
 // Two groups of rows stay in the first-level cache while heads come from the second.
 void ScoreAll(const AttendArgs& args) {
-  for (int64_t row = 0; row < args.num_rows; row += 2 * kTileSide) {
+  const TileHeader& header = HeaderOf(args);
+  for (int64_t row = 0; row < header.num_rows; row += 2 * kTileSide) {
     for (int64_t head = 0; head < args.num_heads; head += kTileSide) {
-      args.num_rows - row > kTileSide ? ScoreGroups<2>(args, head, row / kTileSide)
-                                      : ScoreGroups<1>(args, head, row / kTileSide);
+      header.num_rows - row > kTileSide ? ScoreGroups<2>(args, head, row / kTileSide)
+                                        : ScoreGroups<1>(args, head, row / kTileSide);
     }
+  }
+  if (header.num_rows == args.num_rows) return;
+  for (int64_t head = 0; head < args.num_heads; ++head) {
+    SpreadScores(header.places, args.weights + head * kTileRows);
   }
 }
 
@@ -241,21 +275,6 @@ constexpr int kFirstWeights = 2;
 constexpr int kLastWeights = 4;
 constexpr int kFirstPairs = 6;
 constexpr int kLastPairs = 7;
-
-// The last 16 pairs of rows of a vector of columns. Where the tile has rows that these heads do not
-// see, those are replaced by zeros, in `memory`: they may be anything but finite.
-const uint16_t* SeenPairs(const AttendArgs& args, const uint16_t* pairs, uint16_t* memory) {
-  if (args.num_rows == HeaderOf(args).num_rows) return pairs;
-  const int64_t seen = (args.num_rows - 1) % 32 + 1;
-  for (int64_t pair = 0; pair < kTileSide; ++pair) {
-    const int64_t words = seen - 2 * pair;
-    const int32_t mask = words >= 2 ? -1 : words == 1 ? 0xffff : 0;
-    _mm512_store_si512(
-        memory + pair * kPairWords,
-        _mm512_and_si512(_mm512_loadu_si512(pairs + pair * kPairWords), _mm512_set1_epi32(mask)));
-  }
-  return memory;
-}
 
 // Sixteen columns of some of sixteen heads' means, as a tile leaves them.
 void StoreMeans(const AttendArgs& args, int64_t head, int64_t column, const float* means) {
@@ -278,7 +297,6 @@ void PrefetchMeans(const AttendArgs& args, int64_t head, int64_t num_heads, int6
 template <int kGroups, bool kTwoSteps>
 void MeansOf(const AttendArgs& args, int64_t head) {
   alignas(64) float means[2 * kTileWords];
-  alignas(64) uint16_t memory[kTileSide * kPairWords];
   constexpr int64_t kPlace = kTileRows * sizeof(float);
   const float* weights = args.weights + head * kTileRows;
   LoadTile<kFirstWeights>(weights, kPlace);
@@ -289,18 +307,18 @@ void MeansOf(const AttendArgs& args, int64_t head) {
     if constexpr (kTwoSteps) LoadTile<kLastWeights + 1>(weights + kLanes, kPlace);
   }
   const uint16_t* pairs = HeaderOf(args).pairs;
-  int64_t ahead = head == 0 ? (args.num_rows + 31) / 32 * NumSteps(args) : args.num_ahead;
+  const int64_t scored = (HeaderOf(args).num_rows + 31) / 32;
+  int64_t ahead = head == 0 ? scored * NumSteps(args) : args.num_ahead;
   for (int64_t column = 0; column < args.latent_dim; column += kLanes) {
     PrefetchRow(args, ahead++);
     PrefetchMeans(args, head, kGroups * kTileSide, column + 2 * kLanes);
-    const uint16_t* last = SeenPairs(args, kTwoSteps ? pairs + 16 * kPairWords : pairs, memory);
     ZeroTile<kHeadSums>();
     if constexpr (kGroups > 1) ZeroTile<kHeadSums + 1>();
-    LoadTile<kFirstPairs>(kTwoSteps ? pairs : last, kPairWords * 2);
+    LoadTile<kFirstPairs>(pairs, kPairWords * 2);
     AddBf16Tiles<kHeadSums, kFirstWeights, kFirstPairs>();
     if constexpr (kGroups > 1) AddBf16Tiles<kHeadSums + 1, kFirstWeights + 1, kFirstPairs>();
     if constexpr (kTwoSteps) {
-      LoadTile<kLastPairs>(last, kPairWords * 2);
+      LoadTile<kLastPairs>(pairs + kTileSide * kPairWords, kPairWords * 2);
       AddBf16Tiles<kHeadSums, kLastWeights, kLastPairs>();
       if constexpr (kGroups > 1) AddBf16Tiles<kHeadSums + 1, kLastWeights + 1, kLastPairs>();
     }

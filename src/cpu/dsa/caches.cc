@@ -1,5 +1,4 @@
-// Writing the two caches, and the index queries that meet one of them. Plain code: it is the same
-// on every instruction set, and little beside the products that feed it.
+// Writing the two caches, and the index queries that meet one of them.
 #include "cpu/dsa/caches.h"
 
 #include <algorithm>
@@ -47,12 +46,25 @@ void LayerNorm(const float* x, const float* weight, const float* bias, float eps
   for (int64_t k = 0; k < size; ++k) out[k] = (x[k] - mean) * scale * weight[k] + bias[k];
 }
 
+// dsa::QuantizeIndexVector for the forms that have codes.
+float Quantize(const LightningIndexerKernels& kernels, IndexKeyType type, float* x, int64_t size) {
+  const float max = kernels.finite_max(x, size);
+  if (std::isnan(max)) {
+    std::fill_n(x, size, 0.0f);
+    return NAN;
+  }
+  const float scale = dsa::IndexVectorScale(type, max);
+  kernels.quantize(type, scale, x, size);
+  return scale;
+}
+
 // Rotation, then the form of the cache; returns the scale.
-float FormIndexVector(IndexKeyType type, const RopeTable& rope, int64_t position, float* x,
-                      int64_t index_dim) {
+float FormIndexVector(const LightningIndexerKernels& kernels, IndexKeyType type,
+                      const RopeTable& rope, int64_t position, float* x, int64_t index_dim) {
   ApplyRope(rope, position, x);
-  if (IsRotated(type)) dsa::HadamardTransform(x, index_dim);
-  return dsa::QuantizeIndexVector(type, x, index_dim);
+  if (!IsRotated(type)) return dsa::QuantizeIndexVector(type, x, index_dim);
+  kernels.hadamard(x, index_dim);
+  return Quantize(kernels, type, x, index_dim);
 }
 
 // The code of an E4M3 number: its bits, rebased, or below 2^-6 its steps of 2^-9.
@@ -74,18 +86,19 @@ void StoreBf16(const float* x, int64_t size, uint8_t* out) {
 
 // The latent part [C] in blocks of 128 with a scale each, as index vectors have one: codes first,
 // then the scales.
-void StoreFp8(float* x, int64_t latent_dim, uint8_t* row) {
+void StoreFp8(const LightningIndexerKernels& kernels, float* x, int64_t latent_dim, uint8_t* row) {
   uint8_t* scales = row + latent_dim;
   for (int64_t first = 0; first < latent_dim; first += 128) {
     const int64_t size = std::min<int64_t>(128, latent_dim - first);
-    const float scale = dsa::QuantizeIndexVector(IndexKeyType::kE4m3, x + first, size);
+    const float scale = Quantize(kernels, IndexKeyType::kE4m3, x + first, size);
     for (int64_t k = first; k < first + size; ++k) row[k] = E4m3Code(x[k]);
     std::memcpy(scales + first / 128 * sizeof(scale), &scale, sizeof(scale));
   }
 }
 
 // x [C+R] to a row of the cache; x is spent.
-void StoreLatent(const LatentCacheView& cache, int64_t slot, float* x) {
+void StoreLatent(const LightningIndexerKernels& kernels, const LatentCacheView& cache, int64_t slot,
+                 float* x) {
   uint8_t* row = cache.rows.As<uint8_t>() + slot * cache.row_bytes;
   const int64_t row_dim = cache.latent_dim + cache.rope_dim;
   switch (cache.type) {
@@ -96,7 +109,7 @@ void StoreLatent(const LatentCacheView& cache, int64_t slot, float* x) {
       StoreBf16(x, row_dim, row);
       break;
     case LatentType::kFp8:
-      StoreFp8(x, cache.latent_dim, row);
+      StoreFp8(kernels, x, cache.latent_dim, row);
       StoreBf16(x + cache.latent_dim, cache.rope_dim, row + cache.row_bytes - 2 * cache.rope_dim);
       break;
   }
@@ -161,7 +174,7 @@ void WriteLatent(CpuContext& context, const WriteLatentArgs& args) {
     context.kernels.elementwise.add_rms_norm(x, nullptr, args.kv_a_layernorm.As<float>(), args.eps,
                                              x, latent_dim);
     ApplyRope(args.rope, args.positions.As<int32_t>()[token], x + latent_dim);
-    StoreLatent(args.cache, args.slots.As<int32_t>()[token], x);
+    StoreLatent(context.kernels.dsa.indexer, args.cache, args.slots.As<int32_t>()[token], x);
   });
 }
 
@@ -171,7 +184,7 @@ void WriteIndexKeys(CpuContext& context, const WriteIndexKeysArgs& args) {
     float* x = context.scratch.OfThread<float>(thread, index_dim);
     LayerNorm(args.k.As<float>() + token * index_dim, args.k_norm_weight.As<float>(),
               args.k_norm_bias.As<float>(), args.eps, index_dim, x);
-    const float scale = FormIndexVector(args.cache.type, args.rope,
+    const float scale = FormIndexVector(context.kernels.dsa.indexer, args.cache.type, args.rope,
                                         args.positions.As<int32_t>()[token], x, index_dim);
     StoreIndexKey(args.cache, args.slots.As<int32_t>()[token], x, scale);
   });
@@ -186,7 +199,8 @@ void PrepareIndexQuery(CpuContext& context, const PrepareIndexQueryArgs& args) {
   const float dim_factor = static_cast<float>(1 / std::sqrt(static_cast<double>(index_dim)));
   ForEachToken(context, args.q.dims[0], [&](int64_t token, int) {
     for (int64_t head = token * index_heads; head < (token + 1) * index_heads; ++head) {
-      const float scale = FormIndexVector(args.type, args.rope, args.positions.As<int32_t>()[token],
+      const float scale = FormIndexVector(context.kernels.dsa.indexer, args.type, args.rope,
+                                          args.positions.As<int32_t>()[token],
                                           args.q.As<float>() + head * index_dim, index_dim);
       float& weight = args.weights.As<float>()[head];
       weight = weight * head_factor * scale * dim_factor;

@@ -49,6 +49,10 @@ struct ScoreArgs {
 // orders floats, the lower half is the complement of the position.
 using Candidate = uint64_t;
 
+struct CandidateRange {
+  Candidate worst, best;
+};
+
 // Candidates that filter may write beyond those it appends.
 inline constexpr int64_t kFilterSlack = 16;
 
@@ -66,6 +70,15 @@ struct LightningIndexerKernels {
   // The candidates from `pivot` up to `out`, in their order; returns how many they are. `out` has
   // room for `count` and may be `candidates`.
   int64_t (*keep)(const Candidate* candidates, int64_t count, Candidate pivot, Candidate* out);
+  // How many are at least `pivot`.
+  int64_t (*count_from)(const Candidate* candidates, int64_t count, Candidate pivot);
+  // The worst and the best of at least one.
+  CandidateRange (*find_range)(const Candidate* candidates, int64_t count);
+  // HadamardTransform of dsa/lightning_indexer.h, to the same bits.
+  void (*hadamard)(float* x, int64_t size);
+  // FiniteMax and QuantizeByScale of dsa/lightning_indexer.h, to the same bits.
+  float (*finite_max)(const float* x, int64_t size);
+  void (*quantize)(IndexKeyType type, float scale, float* x, int64_t size);
 };
 
 // Cache rows are attended to in tiles of this many, counted along the list of rows of a token.
@@ -84,6 +97,10 @@ struct AttendArgs {
   const void* rows = nullptr;
   int64_t row_stride = 0;  // row_dim rounded up to a multiple of RowUnit
   int64_t num_rows = 0;    // 1 … kTileRows
+  // Which rows count, bit r for row r: seen[t] is for the heads of token t, of which there are
+  // heads_per_token. Without takes_gaps, the first num_rows for every token.
+  const uint64_t* seen = nullptr;
+  int64_t heads_per_token = 0;
   int64_t latent_dim = 0;  // rounded up likewise
   float softmax_scale = 0;
   float* weights = nullptr;  // scratch [num_heads, kTileRows]
@@ -130,6 +147,9 @@ struct SparseAttentionKernels {
   void (*attend)(const AttendArgs& args);
 
   // bf16 precision: q, rows and the weights e^(score - max) are rounded to bfloat16 first.
+  // Whether rows of a tile may be left out, by a null for pack_rows (a row of zeros) or by
+  // AttendArgs::seen. A row left out by `seen` has to be finite.
+  bool takes_gaps;
   // Queries [num_heads, row_dim] to the level's own form, in which they take no more room than
   // kMaxAttendHeads rows of row_stride floats. Heads may be left out from the beginning.
   QueryLayout (*lay_out_queries)(int64_t num_heads, int64_t row_stride);
@@ -137,8 +157,9 @@ struct SparseAttentionKernels {
                        void* packed);
   // Cache rows to the level's own form of a tile, of at most kTileHeader + kTileRows * row_stride
   // floats, which may refer to the rows where they are. `num_heads` is how many will attend to it,
-  // `scratch` has room for row_stride floats.
-  void (*pack_rows)(LatentType type, const uint8_t* const* rows, int64_t num_rows,
+  // `scratch` has room for row_stride floats. With takes_gaps, returns whether the latent part of
+  // every row is finite.
+  bool (*pack_rows)(LatentType type, const uint8_t* const* rows, int64_t num_rows,
                     int64_t num_heads, int64_t latent_dim, int64_t rope_dim, float* scratch,
                     void* tile);
   // Dots are 16 chains of fused multiply-adds, elements 32 i + 2 c and 32 i + 2 c + 1 in chain c,

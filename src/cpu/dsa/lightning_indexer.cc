@@ -57,7 +57,6 @@ class Selector {
     float* q = nullptr;               // [kBlockTokens, I, J + 4]: packed, less of it
     float* scores = nullptr;          // [kBlockTokens, kMaxRun]
     Candidate* candidates = nullptr;  // [kBlockTokens, BufferSize(K)]
-    Candidate* scratch = nullptr;     // [BufferSize(K)]
   };
 
   int64_t Candidates(int64_t token) const { return int64_t{positions_[token]} + 1; }
@@ -178,7 +177,7 @@ void Selector::SelectInSegments(const Block* blocks, int64_t num_blocks, int64_t
       std::copy_n(best[index].begin(), list[0], list + 1);
     }
   });
-  context_.ForEach(num_blocks * kBlockTokens, [&](int64_t piece, int thread) {
+  context_.ForEach(num_blocks * kBlockTokens, [&](int64_t piece, int) {
     const Block& block = blocks[piece / kBlockTokens];
     const int64_t index = piece % kBlockTokens;
     if (index >= block.num_tokens) return;
@@ -191,8 +190,7 @@ void Selector::SelectInSegments(const Block* blocks, int64_t num_blocks, int64_t
       const int64_t count = static_cast<int64_t>(list[0]);
       end = std::copy_n(list + 1, count, end);
     }
-    Candidate* scratch = context_.scratch.OfThread<Candidate>(thread, num_segments * topk_);
-    Write(block.first_token + index, first, PickBest(kernels_, first, end - first, topk_, scratch));
+    Write(block.first_token + index, first, PickBest(kernels_, first, end - first, topk_));
   });
 }
 
@@ -201,24 +199,21 @@ Selector::Workspace Selector::OfThread(int thread) {
   const int64_t q = kBlockTokens * index_heads_ * (index_dim_ + 4);
   const int64_t scores = kBlockTokens * kMaxRun;
   const int64_t candidates = kBlockTokens * BestCandidates::BufferSize(topk_);
-  const int64_t scratch = BestCandidates::BufferSize(topk_);
-  float* keys_at =
-      context_.scratch.OfThread<float>(thread, keys + scores + 2 * (candidates + scratch) + q);
+  float* keys_at = context_.scratch.OfThread<float>(thread, keys + scores + 2 * candidates + q);
   float* q_at = keys_at + keys;  // at a multiple of 64 bytes
   float* scores_at = q_at + q;
   float* candidates_at = scores_at + scores;
   return {.keys = keys_at,
           .q = q_at,
           .scores = scores_at,
-          .candidates = reinterpret_cast<Candidate*>(candidates_at),
-          .scratch = reinterpret_cast<Candidate*>(candidates_at) + candidates};
+          .candidates = reinterpret_cast<Candidate*>(candidates_at)};
 }
 
 void Selector::ScoreKeys(const Block& block, int64_t first_key, int64_t last_key,
                          const Workspace& work, BestCandidates* best) const {
   for (int64_t index = 0; index < block.num_tokens; ++index) {
     best[index] = BestCandidates(
-        kernels_, work.candidates + index * BestCandidates::BufferSize(topk_), work.scratch, topk_);
+        kernels_, work.candidates + index * BestCandidates::BufferSize(topk_), topk_);
   }
   kernels_.pack_queries(args_.cache.type,
                         args_.q.As<float>() + block.first_token * index_heads_ * index_dim_,
@@ -324,10 +319,10 @@ void SelectTokens(CpuContext& context, const SelectTokensArgs& args) {
 int64_t SelectionScratchBytes(int num_threads, int64_t topk) {
   const int64_t scoring =
       kBlockTokens * kMaxRun * int64_t{sizeof(float)} +
-      (kBlockTokens + 1) * BestCandidates::BufferSize(topk) * int64_t{sizeof(Candidate)};
+      kBlockTokens * BestCandidates::BufferSize(topk) * int64_t{sizeof(Candidate)};
   if (num_threads == 1) return scoring;
   const int64_t list = PiecesWanted(num_threads) * ListSize(topk) * int64_t{sizeof(Candidate)};
-  return num_threads * std::max(scoring, list) + kBlockTokens * list;
+  return num_threads * scoring + kBlockTokens * list;
 }
 
 // As Selector::OfThread and Selector::Run cut it up.
@@ -336,10 +331,9 @@ ScratchNeed SelectTokensScratch(const StepShape& shape, int num_threads) {
   const int64_t topk = std::min(shape.topk, shape.max_context);
   const int64_t floats = kMaxRun * PaddedIndexDim(shape.index_dim) +
                          kBlockTokens * (kMaxRun + shape.index_heads * (shape.index_dim + 4)) +
-                         2 * (kBlockTokens + 1) * BestCandidates::BufferSize(topk);
-  const int64_t pieces = PiecesWanted(num_threads);
-  const int64_t lists = pieces * kBlockTokens * ListSize(topk);
-  return {std::max(floats * int64_t{sizeof(float)}, pieces * topk * int64_t{sizeof(Candidate)}),
+                         2 * kBlockTokens * BestCandidates::BufferSize(topk);
+  const int64_t lists = PiecesWanted(num_threads) * kBlockTokens * ListSize(topk);
+  return {floats * int64_t{sizeof(float)},
           lists * int64_t{sizeof(Candidate)} + shape.num_tokens * int64_t{sizeof(Block)}};
 }
 

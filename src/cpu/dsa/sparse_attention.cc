@@ -5,10 +5,13 @@
 // made on their own and then joined in the order of the list, so a token's result depends on its
 // list alone: not on its neighbours, the threads, or whether the list came from a selection.
 //
+// Where kernels take tiles with gaps, a list that holds much of its context is laid out in tiles of
+// positions, with gaps at those not selected: so tokens with different selections share tiles.
+//
 // Work is cut into groups of heads of a token, or of several tokens of which each one's list begins
-// with that of the one before, which share the decoded rows: in dense attention, and where a
-// selection is everything there is. When there are few groups, as in decoding, their tiles are
-// shared out instead, a bounded number at a time.
+// with that of the one before, which share the decoded rows: in dense attention, where a selection
+// is everything there is, and where lists have gaps. When there are few groups, as in decoding,
+// their tiles are shared out instead, a bounded number at a time.
 #include <algorithm>
 
 #include "cpu/context.h"
@@ -23,6 +26,10 @@ constexpr int64_t kGroupHeads = 64;  // of all tokens of a group together
 // In bf16 precision, where rows take half the room.
 constexpr int64_t kGroupHeadsBf16 = kMaxAttendHeads;
 constexpr int64_t kWaveBytes = 8 << 20;  // of tiles that wait to be joined
+// Tiles have gaps where a list holds at least one in so many of its token's positions, and a token
+// has so few heads that they alone do not fill a product of tiles.
+constexpr int64_t kPositionsARow = 4;
+constexpr int64_t kFewHeads = 8;
 
 int64_t RoundUp(int64_t extent, int64_t unit) { return (extent + unit - 1) / unit * unit; }
 // Floats from one head's sums to the next one's. A vector more than they take: a column of many
@@ -47,6 +54,20 @@ struct Group {
 struct Tile {
   const Group* group = nullptr;
   int64_t index = 0;
+};
+
+// Tokens [begin, end) of a group, and how many rows of a tile they attend to together.
+struct TokenRun {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t num_rows = 0;
+  bool joins = false;
+};
+
+// Rows of a tile to come.
+struct Ahead {
+  const uint8_t* rows[kTileRows];
+  int64_t count = 0;
 };
 
 // What the heads of a group gather: a running softmax each.
@@ -74,7 +95,8 @@ class Attender {
         row_stride_(RoundUp(row_dim_, RowUnit(bf16_))),
         latent_stride_(RoundUp(args.cache.latent_dim, RowUnit(bf16_))),
         gathered_stride_(GatheredStride(latent_stride_)),
-        dense_(!args.selection.slots) {}
+        dense_(!args.selection.slots),
+        takes_gaps_(bf16_ && kernels_.takes_gaps) {}
 
   void Run();
 
@@ -89,11 +111,21 @@ class Attender {
     Gathered all;
   };
 
-  int64_t NumRows(int64_t token) const {
-    return dense_ ? int64_t{args_.batch.positions.As<int32_t>()[token]} + 1
-                  : int64_t{args_.selection.counts.As<int32_t>()[token]};
+  int64_t Context(int64_t token) const {
+    return int64_t{args_.batch.positions.As<int32_t>()[token]} + 1;
   }
-  // Whether the list of `token` is that of the token before, or continues it.
+  int64_t NumSelected(int64_t token) const { return args_.selection.counts.As<int32_t>()[token]; }
+  // Whether the token's rows are those of all positions up to its own, perhaps with gaps.
+  bool LiesByPosition(int64_t token) const {
+    return dense_ || (takes_gaps_ && num_heads_ <= kFewHeads &&
+                      Context(token) <= kPositionsARow * NumSelected(token));
+  }
+  int64_t NumRows(int64_t token) const {
+    return LiesByPosition(token) ? Context(token) : NumSelected(token);
+  }
+  // Which rows of a tile the token reads, as AttendArgs::seen says it.
+  uint64_t Seen(int64_t token, int64_t tile) const;
+  // Whether the list of `token` is that of the token before, or continues it, gaps aside.
   bool BeginsLikeTheOneBefore(int64_t token) const;
   // The group at `first_head` of the tokens from `token` on.
   Group GroupAt(int64_t token, int64_t first_head) const;
@@ -107,9 +139,11 @@ class Attender {
   Workspace OfThread(int thread);
 
   const uint8_t* Row(int64_t token, int64_t index) const;
-  // The rows of a tile as they are stored; returns how many they are, 0 beyond the last tile.
+  // The rows of a tile as they are stored, null for those that a token alone leaves out; returns
+  // how many they are, 0 beyond the last tile.
   int64_t FindRows(const Tile& tile, const uint8_t** stored) const;
-  void DecodeTile(const Group& group, const uint8_t* const* stored, int64_t count,
+  // Returns whether all rows are finite, where the level takes gaps.
+  bool DecodeTile(const Group& group, const uint8_t* const* stored, int64_t count,
                   float* rows) const;
   void Prefetch(const uint8_t* row) const;
   // The group's queries as attend wants them, in `packed` [heads, row_stride] unless q is so.
@@ -118,6 +152,9 @@ class Attender {
   // which is the tile that this thread is likely to come to after it.
   void AttendTile(const Tile& tile, const Tile& next, const float* q, const Workspace& work,
                   const Gathered& out, bool joins) const;
+  // The same for some tokens of the group, once the rows are decoded. `ahead` is used up.
+  void AttendTokens(const Tile& tile, const TokenRun& run, const float* q, const Workspace& work,
+                    const Gathered& out, Ahead& ahead) const;
   // Asks for the rows of a tile that no tile before could look ahead at.
   void PrefetchTile(const Tile& tile) const;
   // Joins head `head` of the group's heads, if its token has rows in the tile.
@@ -140,11 +177,33 @@ class Attender {
   const int64_t latent_stride_;
   const int64_t gathered_stride_;
   const bool dense_;
+  const bool takes_gaps_;
 };
+
+uint64_t FirstRows(int64_t count) {
+  return count >= kTileRows ? ~uint64_t{0} : (uint64_t{1} << std::max<int64_t>(count, 0)) - 1;
+}
+
+uint64_t Attender::Seen(int64_t token, int64_t tile) const {
+  const int64_t first = tile * kTileRows;
+  if (dense_ || !LiesByPosition(token) || NumSelected(token) == Context(token)) {
+    return FirstRows(NumRows(token) - first);
+  }
+  const int32_t* positions =
+      args_.selection.positions.As<int32_t>() + token * args_.selection.positions.dims[1];
+  const int32_t* end = positions + NumSelected(token);
+  uint64_t seen = 0;
+  for (const int32_t* p = std::lower_bound(positions, end, first);
+       p != end && *p < first + kTileRows; ++p) {
+    seen |= uint64_t{1} << (*p - first);
+  }
+  return seen;
+}
 
 bool Attender::BeginsLikeTheOneBefore(int64_t token) const {
   if (NumRows(token) < NumRows(token - 1)) return false;
-  if (dense_) {
+  if (LiesByPosition(token) != LiesByPosition(token - 1)) return false;
+  if (LiesByPosition(token)) {
     const int32_t* sequences = args_.batch.sequences.As<int32_t>();
     return sequences[token] == sequences[token - 1];
   }
@@ -217,7 +276,7 @@ Attender::Workspace Attender::OfThread(int thread) {
 
 const uint8_t* Attender::Row(int64_t token, int64_t index) const {
   int64_t slot;
-  if (dense_) {
+  if (LiesByPosition(token)) {
     const TensorView& page_table = args_.batch.page_table;
     const int64_t sequence = args_.batch.sequences.As<int32_t>()[token];
     const int64_t page =
@@ -233,16 +292,20 @@ int64_t Attender::FindRows(const Tile& tile, const uint8_t** stored) const {
   if (tile.group == nullptr) return 0;
   const int64_t first = tile.index * kTileRows;
   const int64_t count = std::clamp<int64_t>(tile.group->num_rows - first, 0, kTileRows);
-  for (int64_t row = 0; row < count; ++row) stored[row] = Row(tile.group->end() - 1, first + row);
+  const int64_t token = tile.group->end() - 1;
+  const uint64_t seen = tile.group->num_tokens == 1 ? Seen(token, tile.index) : FirstRows(count);
+  for (int64_t row = 0; row < count; ++row) {
+    stored[row] = (seen >> row & 1) != 0 ? Row(token, first + row) : nullptr;
+  }
   return count;
 }
 
-void Attender::DecodeTile(const Group& group, const uint8_t* const* stored, int64_t count,
+bool Attender::DecodeTile(const Group& group, const uint8_t* const* stored, int64_t count,
                           float* rows) const {
   if (bf16_) {
-    kernels_.pack_rows(args_.cache.type, stored, count, group.size(), args_.cache.latent_dim,
-                       args_.cache.rope_dim, rows + kTileHeader + kTileRows * row_stride_, rows);
-    return;
+    return kernels_.pack_rows(args_.cache.type, stored, count, group.size(), args_.cache.latent_dim,
+                              args_.cache.rope_dim, rows + kTileHeader + kTileRows * row_stride_,
+                              rows);
   }
   constexpr int64_t kAhead = 4;  // rows whose bytes are asked for in advance
   for (int64_t row = 0; row < count; ++row) {
@@ -250,6 +313,7 @@ void Attender::DecodeTile(const Group& group, const uint8_t* const* stored, int6
     kernels_.decode_row(args_.cache.type, stored[row], args_.cache.latent_dim, args_.cache.rope_dim,
                         rows + row * row_stride_);
   }
+  return true;
 }
 
 void Attender::Prefetch(const uint8_t* row) const {
@@ -279,49 +343,72 @@ void Attender::PrefetchTile(const Tile& tile) const {
   for (int64_t row = 0; row < count; ++row) Prefetch(stored[row]);
 }
 
+void Attender::AttendTokens(const Tile& tile, const TokenRun& run, const float* q,
+                            const Workspace& work, const Gathered& out, Ahead& ahead) const {
+  const Group& group = *tile.group;
+  const int64_t first_head = run.begin * group.num_heads;
+  const QueryLayout layout = bf16_ ? kernels_.lay_out_queries(group.size(), row_stride_)
+                                   : QueryLayout{row_stride_ * int64_t{sizeof(float)}, row_stride_};
+  const Gathered to = out.From(first_head, gathered_stride_);
+  uint64_t seen[kMaxAttendHeads];
+  for (int64_t index = run.begin; index < run.end; ++index) {
+    seen[index - run.begin] = Seen(group.first_token + index, tile.index);
+  }
+  const auto attend = bf16_ ? kernels_.attend_bf16 : kernels_.attend;
+  attend({.q = reinterpret_cast<const uint8_t*>(q) + first_head * layout.head_bytes,
+          .q_stride = layout.stride,
+          .num_heads = (run.end - run.begin) * group.num_heads,
+          .rows = work.rows,
+          .row_stride = row_stride_,
+          .num_rows = run.num_rows,
+          .seen = seen,
+          .heads_per_token = group.num_heads,
+          .latent_dim = latent_stride_,
+          .softmax_scale = args_.softmax_scale,
+          .weights = work.weights,
+          .scales = work.scales,
+          .max = to.max,
+          .sum = to.sum,
+          .out = to.out,
+          .out_stride = gathered_stride_,
+          .joins = run.joins,
+          .ahead = ahead.rows,
+          .num_ahead = ahead.count,
+          .ahead_bytes = args_.cache.row_bytes});
+  ahead.count = 0;
+}
+
 void Attender::AttendTile(const Tile& tile, const Tile& next, const float* q, const Workspace& work,
                           const Gathered& out, bool joins) const {
   const Group& group = *tile.group;
   const uint8_t* stored[kTileRows];
-  DecodeTile(group, stored, FindRows(tile, stored), work.rows);
-  const uint8_t* ahead[kTileRows];
-  int64_t num_ahead = bf16_ ? FindRows(next, ahead) : 0;
-  const QueryLayout layout = bf16_ ? kernels_.lay_out_queries(group.size(), row_stride_)
-                                   : QueryLayout{row_stride_ * int64_t{sizeof(float)}, row_stride_};
-  const auto attend = bf16_ ? kernels_.attend_bf16 : kernels_.attend;
-  const auto rows_in_tile = [&](int64_t index) {
+  const int64_t count = FindRows(tile, stored);
+  const bool finite = DecodeTile(group, stored, count, work.rows);
+  Ahead ahead;
+  if (bf16_) {
+    const uint8_t** last = ahead.rows + FindRows(next, ahead.rows);
+    ahead.count = std::remove(ahead.rows, last, nullptr) - ahead.rows;
+  }
+  const auto num_rows = [&](int64_t index) {
     return std::clamp<int64_t>(NumRows(group.first_token + index) - tile.index * kTileRows, 0,
                                kTileRows);
   };
-  // Tokens next to each other that see the same rows of the tile go together.
-  for (int64_t index = 0; index < group.num_tokens;) {
-    const int64_t num_rows = rows_in_tile(index);
-    int64_t end = index + 1;
-    while (end < group.num_tokens && rows_in_tile(end) == num_rows) ++end;
-    if (num_rows > 0) {
-      const Gathered to = out.From(index * group.num_heads, gathered_stride_);
-      const int64_t first_head = index * group.num_heads;
-      attend({.q = reinterpret_cast<const uint8_t*>(q) + first_head * layout.head_bytes,
-              .q_stride = layout.stride,
-              .num_heads = (end - index) * group.num_heads,
-              .rows = work.rows,
-              .row_stride = row_stride_,
-              .num_rows = num_rows,
-              .latent_dim = latent_stride_,
-              .softmax_scale = args_.softmax_scale,
-              .weights = work.weights,
-              .scales = work.scales,
-              .max = to.max,
-              .sum = to.sum,
-              .out = to.out,
-              .out_stride = gathered_stride_,
-              .joins = joins,
-              .ahead = ahead,
-              .num_ahead = num_ahead,
-              .ahead_bytes = args_.cache.row_bytes});
-      num_ahead = 0;
+  int64_t begin = 0;
+  while (num_rows(begin) == 0) ++begin;
+  if (takes_gaps_ && (finite || group.num_tokens == 1)) {
+    return AttendTokens(tile, {begin, group.num_tokens, count, joins}, q, work, out, ahead);
+  }
+  for (int64_t end = begin; begin < group.num_tokens; begin = end) {
+    if (takes_gaps_) {
+      const Group alone = {group.first_token + begin, 1, group.first_head, group.num_heads,
+                           NumRows(group.first_token + begin)};
+      DecodeTile(alone, stored, FindRows({&alone, tile.index}, stored), work.rows);
+      end = begin + 1;
+    } else {
+      // Tokens next to each other that see the same rows of the tile.
+      while (end < group.num_tokens && num_rows(end) == num_rows(begin)) ++end;
     }
-    index = end;
+    AttendTokens(tile, {begin, end, num_rows(begin), joins}, q, work, out, ahead);
   }
 }
 

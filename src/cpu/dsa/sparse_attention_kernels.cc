@@ -134,20 +134,22 @@ void ScoreHeads(const AttendArgs& args) {
 
 // ---- Softmax ------------------------------------------------------------------------------------
 
-// Of one head: scales dots, and gives their maximum; the lanes past the last row are -infinity.
-float ScaleDots(const AttendArgs& args, float* weights) {
+// Of one head: scales dots, and gives their maximum; those of rows not seen become -infinity.
+float ScaleDots(const AttendArgs& args, uint64_t seen, float* weights) {
   const F32x16 scale = Broadcast(args.softmax_scale);
-  for (int64_t row = 0; row < args.num_rows; row += kLanes) {
-    Store(weights + row, Mul(Load(weights + row), scale));
+  const F32x16 nothing = Broadcast(-__builtin_inff());
+  F32x16 lanes = nothing;
+  for (int64_t row = 0; row < kTileRows; row += kLanes, seen >>= kLanes) {
+    const auto here = static_cast<Mask16>(seen & 0xffff);
+    const F32x16 scaled = Select(here, Mul(Load(weights + row), scale), nothing);
+    Store(weights + row, scaled);
+    lanes = Max(scaled, lanes);
   }
-  for (int64_t row = args.num_rows; row < kTileRows; ++row) weights[row] = -__builtin_inff();
-  F32x16 lanes = Broadcast(-__builtin_inff());
-  for (int64_t row = 0; row < kTileRows; row += kLanes) lanes = Max(Load(weights + row), lanes);
   return MaxLane(lanes);
 }
 
-// Scaled dots of one head to weights e^(score - max), rounded to bfloat16 with kBf16; the lanes
-// past the last row get weight 0. Returns their sum.
+// Scaled dots of one head to weights e^(score - max), rounded to bfloat16 with kBf16; rows not
+// seen get weight 0. Returns their sum.
 template <bool kBf16>
 float WeighDots(float max, float* weights) {
   // With no score above -infinity all weights are 0.
@@ -174,7 +176,8 @@ template <bool kBf16>
 void SoftmaxHeads(const AttendArgs& args, int64_t first, int64_t heads, float* max, float* sum) {
   float* weights = args.weights + first * kTileRows;
   for (int64_t head = 0; head < heads; ++head) {
-    max[head] = ScaleDots(args, weights + head * kTileRows);
+    const uint64_t seen = args.seen[(first + head) / args.heads_per_token];
+    max[head] = ScaleDots(args, seen, weights + head * kTileRows);
   }
   for (int64_t head = 0; head < heads; ++head) {
     sum[head] = WeighDots<kBf16>(max[head], weights + head * kTileRows);
@@ -401,7 +404,9 @@ void PackQueries(const float* q, int64_t num_heads, int64_t row_dim, int64_t row
   }
 }
 
-void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t,
+constexpr bool kTakesGaps = false;
+
+bool PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t,
               int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile) {
   const int64_t row_stride = RowStride(latent_dim + rope_dim);
   for (int64_t row = 0; row < num_rows; ++row) {
@@ -410,6 +415,7 @@ void PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int
     RoundCacheRow(type, rows[row], latent_dim, rope_dim, row_stride, scratch, rounded);
     SplitPairs(rounded, row_stride, out);
   }
+  return true;
 }
 
 void ScoreBf16(const AttendArgs& args) { ScoreHeads(args); }
@@ -468,6 +474,6 @@ void Finish(const float* gathered, float sum, float* out, int64_t latent_dim, bo
 }  // namespace
 
 extern const SparseAttentionKernels kSparseAttentionKernels = {
-    DecodeRow, Attend, LayOutQueries, PackQueries, PackRows, AttendBf16, Join, Finish};
+    DecodeRow, Attend, kTakesGaps, LayOutQueries, PackQueries, PackRows, AttendBf16, Join, Finish};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

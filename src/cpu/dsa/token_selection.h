@@ -10,15 +10,15 @@ namespace winnow::cpu {
 // Scores come in runs of at most this many.
 inline constexpr int64_t kMaxRun = 64;
 
-// The `topk` best of `count` candidates to the front, in the order in which they were; returns how
-// many they are. `scratch` has room for `count`.
+// The `topk` best of `count` candidates, which differ, to the front, in the order in which they
+// were; returns how many they are.
 int64_t PickBest(const LightningIndexerKernels& kernels, Candidate* candidates, int64_t count,
-                 int64_t topk, Candidate* scratch);
+                 int64_t topk);
 
 // Keeps the `topk` best of all candidates appended, in the order of dsa/token_selection.h, in a
-// buffer of BufferSize(topk), with a scratch of the same size. When the buffer is full, many that
-// cannot be among them go, and from then on threshold() is the score that a later candidate must
-// exceed: one that equals it has a higher position and loses. Positions must ascend.
+// buffer of BufferSize(topk). When the buffer is full, many that cannot be among them go, and from
+// then on threshold() is the score that a later candidate must exceed: one that equals it has a
+// higher position and loses. Positions must ascend.
 class BestCandidates {
  public:
   // Room for the best, for as many others, so that picking is rare, and for a run of scores.
@@ -27,9 +27,8 @@ class BestCandidates {
   }
 
   BestCandidates() = default;
-  BestCandidates(const LightningIndexerKernels& kernels, Candidate* buffer, Candidate* scratch,
-                 int64_t topk)
-      : kernels_(&kernels), buffer_(buffer), scratch_(scratch), topk_(topk) {}
+  BestCandidates(const LightningIndexerKernels& kernels, Candidate* buffer, int64_t topk)
+      : kernels_(&kernels), buffer_(buffer), topk_(topk) {}
 
   // What a score must exceed, or null while all but NaN may come.
   const float* threshold() const { return has_threshold_ ? &threshold_ : nullptr; }
@@ -42,14 +41,13 @@ class BestCandidates {
   }
   const Candidate* begin() const { return buffer_; }
   // Leaves the best in the buffer, positions ascending, and returns how many they are.
-  int64_t Finish() { return PickBest(*kernels_, buffer_, count_, topk_, scratch_); }
+  int64_t Finish() { return PickBest(*kernels_, buffer_, count_, topk_); }
 
  private:
   void Pick();
 
   const LightningIndexerKernels* kernels_ = nullptr;
   Candidate* buffer_ = nullptr;
-  Candidate* scratch_ = nullptr;
   int64_t topk_ = 0;
   int64_t count_ = 0;
   bool has_threshold_ = false;

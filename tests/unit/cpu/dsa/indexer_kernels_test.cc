@@ -220,5 +220,46 @@ TEST_P(IndexerKernels, LetThroughWhatBeatsTheThreshold) {
   }
 }
 
+TEST_P(IndexerKernels, TransformAsTheDefinition) {
+  const FlushSubnormals flush;
+  std::mt19937 random(3);
+  for (const int64_t size : {1, 2, 4, 8, 16, 32, 64, 128, 256, 1024}) {
+    std::vector<float> expected(size);
+    for (float& value : expected) value = Draw(random);
+    std::vector<float> x = expected;
+    dsa::HadamardTransform(expected.data(), size);
+    kernels().hadamard(x.data(), size);
+    EXPECT_EQ(std::memcmp(x.data(), expected.data(), size * sizeof(float)), 0) << size;
+  }
+}
+
+TEST_P(IndexerKernels, QuantizeAsTheDefinition) {
+  const FlushSubnormals flush;
+  std::mt19937 random(4);
+  for (const IndexKeyType type : {IndexKeyType::kE4m3, IndexKeyType::kInt8}) {
+    for (int64_t size = 1; size < 150; ++size) {
+      std::vector<float> expected(size);
+      for (float& value : expected) value = Draw(random) * (size % 3 == 0 ? 1e-36f : 1.0f);
+      std::vector<float> x = expected;
+      const float max = kernels().finite_max(x.data(), size);
+      EXPECT_EQ(max, dsa::FiniteMax(expected.data(), size)) << size;
+      const float scale = dsa::IndexVectorScale(type, max);
+      dsa::QuantizeByScale(type, scale, expected.data(), size);
+      kernels().quantize(type, scale, x.data(), size);
+      EXPECT_EQ(std::memcmp(x.data(), expected.data(), size * sizeof(float)), 0) << size;
+    }
+  }
+}
+
+TEST_P(IndexerKernels, FindNoMaximumWhereANumberIsNotFinite) {
+  for (const float value : {INFINITY, -INFINITY, NAN}) {
+    for (const int64_t at : {0, 15, 16, 18}) {
+      std::vector<float> x(19, 1.0f);
+      x[at] = value;
+      EXPECT_TRUE(std::isnan(kernels().finite_max(x.data(), 19))) << value << " at " << at;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace winnow::cpu

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <random>
 #include <string>
 
@@ -63,8 +64,7 @@ std::vector<int32_t> Sorted(const Scores& scores, int64_t topk) {
 std::vector<int32_t> Streamed(const LightningIndexerKernels& kernels, const Scores& scores,
                               int64_t topk) {
   std::vector<Candidate> buffer(BestCandidates::BufferSize(topk));
-  std::vector<Candidate> scratch(buffer.size());
-  BestCandidates best(kernels, buffer.data(), scratch.data(), topk);
+  BestCandidates best(kernels, buffer.data(), topk);
   const int64_t count = static_cast<int64_t>(scores.size());
   for (int64_t first = 0; first < count; first += kMaxRun) {
     best.Appended(kernels.filter(scores.data() + first, std::min(kMaxRun, count - first),
@@ -92,22 +92,38 @@ TEST(BestCandidates, AreThoseOfASortInTheirOrder) {
 }
 
 TEST(PickBest, KeepsTheOrderOfWhatItKeeps) {
-  const LightningIndexerKernels& kernels = DsaKernelsFor(BestInstructionSet()).indexer;
   std::mt19937_64 random(1);
-  for (const int64_t count : {1, 2, 127, 128, 129, 5000}) {
-    std::vector<Candidate> candidates(count);
-    for (Candidate& candidate : candidates) candidate = random();
-    for (const int64_t topk : {int64_t{1}, count / 2 + 1, count - 1, count, count + 1}) {
-      if (topk < 1) continue;
-      std::vector<Candidate> sorted = candidates;
-      std::sort(sorted.begin(), sorted.end(), std::greater<Candidate>());
-      const Candidate last = sorted[std::min(topk, count) - 1];
-      std::vector<Candidate> expected = candidates;
-      std::erase_if(expected, [&](Candidate candidate) { return candidate < last; });
-      std::vector<Candidate> kept = candidates;
-      std::vector<Candidate> scratch(count);
-      kept.resize(PickBest(kernels, kept.data(), count, topk, scratch.data()));
-      EXPECT_EQ(kept, expected) << topk << " of " << count;
+  for (const InstructionSet set : kInstructionSets) {
+    if (!IsSupported(set)) continue;
+    const LightningIndexerKernels& kernels = DsaKernelsFor(set).indexer;
+    for (const int64_t count : {1, 2, 7, 8, 9, 127, 128, 129, 5000}) {
+      std::vector<Candidate> candidates(count);
+      for (Candidate& candidate : candidates) candidate = random();
+      for (const int64_t topk : {int64_t{1}, count / 2 + 1, count - 1, count, count + 1}) {
+        if (topk < 1) continue;
+        std::vector<Candidate> sorted = candidates;
+        std::sort(sorted.begin(), sorted.end(), std::greater<Candidate>());
+        const Candidate last = sorted[std::min(topk, count) - 1];
+        std::vector<Candidate> expected = candidates;
+        std::erase_if(expected, [&](Candidate candidate) { return candidate < last; });
+        std::vector<Candidate> kept = candidates;
+        kept.resize(PickBest(kernels, kept.data(), count, topk));
+        EXPECT_EQ(kept, expected) << topk << " of " << count << ", " << InstructionSetName(set);
+      }
+    }
+  }
+}
+
+TEST(PickBest, TellsNeighboursAndEndsApart) {
+  // Numbers next to each other, the least and the largest that candidates can be.
+  const LightningIndexerKernels& kernels = DsaKernelsFor(BestInstructionSet()).indexer;
+  for (const Candidate first : {Candidate{0}, Candidate{0xff800000fffffff0}}) {
+    for (int64_t topk = 1; topk < 15; ++topk) {
+      std::vector<Candidate> candidates(15);
+      std::iota(candidates.begin(), candidates.end(), first);
+      candidates.resize(PickBest(kernels, candidates.data(), 15, topk));
+      ASSERT_EQ(candidates.size(), topk);
+      EXPECT_EQ(candidates.front(), first + 15 - static_cast<Candidate>(topk));
     }
   }
 }
