@@ -205,17 +205,82 @@ TEST(Attention, KeepsTheFutureOutOfOddTiles) {
   }
 }
 
+TEST(Attention, LeavesRowsOutThatOthersRead) {
+  // Tokens side by side share what is read of the cache. A row that is not finite is the business
+  // of those that select it.
+  for (const auto* backends : {&Backends(), &RoundingBackends(), &TileBackends()}) {
+    for (const NamedBackend& named : *backends) {
+      const int64_t row_dim = 48;
+      AttentionCase problem_case({.num_heads = 3,
+                                  .latent_dim = 32,
+                                  .rope_dim = 16,
+                                  .topk = 60,
+                                  .sequences = {{130, Range(110, 130)}}},
+                                 11);
+      std::mt19937 random(12);
+      std::normal_distribution<float> normal;
+      std::vector<float> q(20 * 3 * row_dim);
+      for (float& value : q) value = normal(random);
+      std::vector<std::vector<float>> rows(130, std::vector<float>(row_dim));
+      for (auto& row : rows) {
+        for (float& value : row) value = normal(random);
+      }
+      problem_case.Set(q, rows);
+      const std::vector<float> finite = problem_case.Run(*named.backend);
+      std::fill(rows[70].begin(), rows[70].end(), INFINITY);
+      problem_case.Set(q, rows);
+      const std::vector<float> out = problem_case.Run(*named.backend);
+      int readers = 0;
+      for (int64_t token = 0; token < 20; ++token) {
+        const std::vector<int32_t> selected = problem_case.Selected(token);
+        const bool reads = std::binary_search(selected.begin(), selected.end(), 70);
+        readers += reads;
+        const int64_t first = token * 3 * 32;
+        EXPECT_NE(
+            std::equal(out.begin() + first, out.begin() + first + 3 * 32, finite.begin() + first),
+            reads)
+            << named.name << ", token " << token;
+      }
+      EXPECT_TRUE(readers > 0 && readers < 20) << readers;
+    }
+  }
+}
+
+// The sum of rows as tiles make it, 0 at places where a row is left out: of each 32 places of a
+// tile of 64, the even ones and the odd ones are a chain each.
+float SumByTiles(const std::vector<float>& places) {
+  const int64_t count = static_cast<int64_t>(places.size());
+  float total = 0;
+  for (int64_t tile = 0; tile < count; tile += 64) {
+    float sum = 0;
+    for (int64_t block = tile; block < std::min(count, tile + 64); block += 32) {
+      float chains[2] = {};
+      for (int64_t row = block; row < std::min(count, block + 32); ++row) {
+        chains[row % 2] += places[row];
+      }
+      sum += chains[0] + chains[1];
+    }
+    total += sum;
+  }
+  return total;
+}
+
+// Of each position and column, for contexts of up to `length`.
+std::vector<std::vector<float>> RandomRows(int64_t length, int64_t row_dim) {
+  std::mt19937 random(static_cast<unsigned>(length));
+  std::normal_distribution<float> normal;
+  std::vector<std::vector<float>> rows(length, std::vector<float>(row_dim));
+  for (auto& row : rows) {
+    for (float& value : row) value = RoundToBf16(normal(random));
+  }
+  return rows;
+}
+
 TEST(Attention, AddsRowsByTilesInBlocksOf32) {
-  // With queries of zeros all rows weigh 1, and a mean is a sum by the number of rows. Of each 32
-  // rows of a tile, the even ones and the odd ones are a chain each.
+  // With queries of zeros all rows weigh 1, and a mean is a sum by the number of rows.
   for (const int32_t length : {1, 2, 31, 32, 33, 63, 64, 65, 97, 200}) {
     const int64_t row_dim = 96;
-    std::mt19937 random(static_cast<unsigned>(length));
-    std::normal_distribution<float> normal;
-    std::vector<std::vector<float>> rows(length, std::vector<float>(row_dim));
-    for (auto& row : rows) {
-      for (float& value : row) value = RoundToBf16(normal(random));
-    }
+    const std::vector<std::vector<float>> rows = RandomRows(length, row_dim);
     AttentionCase problem_case(
         {.num_heads = 3, .latent_dim = 64, .rope_dim = 32, .sequences = {{length, {length - 1}}}},
         9);
@@ -223,19 +288,46 @@ TEST(Attention, AddsRowsByTilesInBlocksOf32) {
     for (const NamedBackend& named : TileBackends()) {
       const std::vector<float> out = problem_case.Run(*named.backend);
       for (int64_t k = 0; k < 3 * 64; ++k) {
-        float total = 0;
-        for (int32_t tile = 0; tile < length; tile += 64) {
-          float sum = 0;
-          for (int32_t block = tile; block < std::min(length, tile + 64); block += 32) {
-            float chains[2] = {};
-            for (int32_t row = block; row < std::min(length, block + 32); ++row) {
-              chains[row % 2] += rows[row][k % 64];
-            }
-            sum += chains[0] + chains[1];
+        std::vector<float> places;
+        for (const auto& row : rows) places.push_back(row[k % 64]);
+        ASSERT_EQ(out[k], SumByTiles(places) * (1.0f / static_cast<float>(length)))
+            << named.name << " " << k;
+      }
+    }
+  }
+}
+
+TEST(Attention, LaysFewHeadsRowsByPositionWhileASelectionIsDense) {
+  // At four positions a row and fewer, tiles are of positions; beyond, and with more than eight
+  // heads, of rows of the list.
+  const int64_t row_dim = 96;
+  const int32_t length = 300;
+  const std::vector<std::vector<float>> rows = RandomRows(length, row_dim);
+  for (const int64_t heads : {1, 6, 8, 9}) {
+    AttentionCase problem_case({.num_heads = heads,
+                                .latent_dim = 64,
+                                .rope_dim = 32,
+                                .topk = 70,
+                                .sequences = {{length, {70, 71, 200, 278, 279, 280, 281, 299}}}},
+                               10);
+    problem_case.Set(std::vector<float>(8 * heads * row_dim, 0.0f), rows);
+    for (const NamedBackend& named : TileBackends()) {
+      const std::vector<float> out = problem_case.Run(*named.backend);
+      for (int64_t token = 0; token < 8; ++token) {
+        const int32_t context = std::vector{70, 71, 200, 278, 279, 280, 281, 299}[token] + 1;
+        const std::vector<int32_t> selected = problem_case.Selected(token);
+        const int64_t count = static_cast<int64_t>(selected.size());
+        const bool by_position = heads <= 8 && context <= 4 * count;
+        for (int64_t k = 0; k < heads * 64 && count > 0; ++k) {
+          std::vector<float> places(by_position ? context : 0);
+          for (const int32_t position : selected) {
+            const float value = rows[position][k % 64];
+            by_position ? void(places[position] = value) : places.push_back(value);
           }
-          total += sum;
+          ASSERT_EQ(out[token * heads * 64 + k],
+                    SumByTiles(places) * (1.0f / static_cast<float>(count)))
+              << named.name << ", token " << token << ", " << k;
         }
-        ASSERT_EQ(out[k], total * (1.0f / static_cast<float>(length))) << named.name << " " << k;
       }
     }
   }

@@ -309,6 +309,11 @@ void AttentionCase::SelectRandomly(std::mt19937& random) {
   }
 }
 
+std::vector<int32_t> AttentionCase::Selected(int64_t token) const {
+  const auto first = positions_.begin() + token * problem_.topk;
+  return {first, first + counts_[token]};
+}
+
 std::vector<float> AttentionCase::Expected() const {
   const int64_t row_dim = problem_.latent_dim + problem_.rope_dim;
   std::vector<float> out(batch_.num_tokens() * problem_.num_heads * problem_.latent_dim);

@@ -124,6 +124,9 @@ class AttentionCase {
   // Other queries, and other rows of the first sequence from position 0 on, for kBf16.
   void Set(const std::vector<float>& q, const std::vector<std::vector<float>>& rows);
 
+  // The positions selected for a token.
+  std::vector<int32_t> Selected(int64_t token) const;
+
   std::vector<float> Expected() const;
   std::vector<float> Run(Backend& backend, int64_t chunk = 1 << 30) const;
   // The same tokens with every position of their sequences selected.
