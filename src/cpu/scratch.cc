@@ -81,7 +81,7 @@ ScratchNeed ScratchOfSteps(const CpuContext& context, const StepShape& shape) {
   const int num_threads = context.pool.num_threads();
   const Products products(context, context.rounds());
   ScratchNeed need = SelectTokensScratch(shape, num_threads);
-  need.Cover(AttentionScratch(shape, context.rounds()));
+  need.Cover(AttentionScratch(context, shape));
   need.Cover(ProductScratch(products, shape));
   if (shape.ffn_width > 0) need.Cover(FeedForwardScratch(products, shape));
   if (shape.num_experts > 0) need.Cover(MoeScratch(products, shape, num_threads));

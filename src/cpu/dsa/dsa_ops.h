@@ -20,6 +20,6 @@ int64_t SelectionScratchBytes(int num_threads, int64_t topk);
 
 // The scratch that SelectTokens and Attention take in steps up to this shape.
 ScratchNeed SelectTokensScratch(const StepShape& shape, int num_threads);
-ScratchNeed AttentionScratch(const StepShape& shape, bool bf16);
+ScratchNeed AttentionScratch(const CpuContext& context, const StepShape& shape);
 
 }  // namespace winnow::cpu

@@ -497,15 +497,18 @@ void Attender::AttendInWaves(const Group& group) {
 void Attention(CpuContext& context, const AttentionArgs& args) { Attender(context, args).Run(); }
 
 // As Attender::OfThread, Run and AttendInWaves cut it up.
-ScratchNeed AttentionScratch(const StepShape& shape, bool bf16) {
+ScratchNeed AttentionScratch(const CpuContext& context, const StepShape& shape) {
+  const bool bf16 = context.rounds();
   const int64_t heads = bf16 ? kGroupHeadsBf16 : kGroupHeads;
   const int64_t row_stride = RoundUp(shape.latent_dim + shape.rope_dim, RowUnit(bf16));
   const int64_t gathered = heads * (GatheredStride(RoundUp(shape.latent_dim, RowUnit(bf16))) + 2);
   const int64_t floats = kTileHeader + (kTileRows + 1 + heads) * row_stride + heads * kTileRows +
                          RoundUp(2 * heads, 16) + 2 * gathered;
-  const int64_t rows = shape.attention == AttentionMode::kDense
-                           ? shape.max_context
-                           : std::min(shape.topk, shape.max_context);
+  const bool gaps =
+      bf16 && context.kernels.dsa.attention.takes_gaps && shape.num_heads <= kFewHeads;
+  const int64_t most = gaps ? kPositionsARow * shape.topk : shape.topk;
+  const int64_t rows = shape.attention == AttentionMode::kDense ? shape.max_context
+                                                                : std::min(most, shape.max_context);
   const int64_t gathered_bytes = gathered * int64_t{sizeof(float)};
   const int64_t wave = std::min(std::max<int64_t>(kWaveBytes / gathered_bytes, 1), NumTiles(rows));
   const int64_t groups = shape.num_tokens * ((shape.num_heads + heads - 1) / heads);
