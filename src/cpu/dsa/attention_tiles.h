@@ -44,8 +44,11 @@ TileShapes FullTiles() {
 // ---- Queries ------------------------------------------------------------------------------------
 // [row_stride / 2, heads rounded up, 2]
 
+// An odd number of cache lines apart: rows of a tile would fall into a few sets of the cache
+// otherwise.
 QueryLayout LayOutQueries(int64_t num_heads, int64_t) {
-  return {sizeof(int32_t), (num_heads + kTileSide - 1) / kTileSide * kTileSide};
+  const int64_t groups = (num_heads + kTileSide - 1) / kTileSide;
+  return {sizeof(int32_t), (groups | 1) * kTileSide};
 }
 
 // Sixteen heads, or the last of them and zeros.
@@ -191,10 +194,10 @@ bool PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int
 
 // ---- Scores -------------------------------------------------------------------------------------
 
-// Tiles: sums of two groups of rows, the groups, heads.
-constexpr int kRowSums = 0;
-constexpr int kRowTiles = 2;
-constexpr int kHeadTile = 4;
+// Tiles: sums of two groups of rows by two groups of heads, the rows, the heads.
+constexpr int kScoreSums = 0;
+constexpr int kRowTiles = 4;
+constexpr int kHeadTiles = 6;
 
 // Rows of the tile to come are asked for one by one, between the products of the first heads: many
 // at once would keep the products waiting for their own.
@@ -211,33 +214,61 @@ void StoreDots(const float* dots, int64_t num_heads, float* weights) {
   for (int64_t head = 0; head < num_heads; ++head) Store(weights + head * kTileRows, heads[head]);
 }
 
-// Sixteen heads from `head` on by one or two groups of rows from `group` on.
-template <int kGroups>
-void ScoreGroups(const AttendArgs& args, int64_t head, int64_t group) {
+template <int kGroup, int kHeads>
+void StoreScores(const AttendArgs& args, int64_t head, int64_t group) {
   alignas(64) float dots[2 * kTileWords];
-  const RowGroup& first = HeaderOf(args).groups[group];
-  const RowGroup& second = HeaderOf(args).groups[group + kGroups - 1];
+  StoreTile<kScoreSums + 2 * kGroup>(dots, kTileSide * 4);
+  if constexpr (kHeads > 1) {
+    StoreTile<kScoreSums + 2 * kGroup + 1>(dots + kTileWords, kTileSide * 4);
+  }
+  for (int i = 0; i < kHeads; ++i, head += kTileSide) {
+    const int64_t left = args.num_heads - head;
+    StoreDots(dots + i * kTileWords, left < kTileSide ? left : kTileSide,
+              args.weights + head * kTileRows + (group + kGroup) * kTileSide);
+  }
+}
+
+// One or two groups of rows from `group` on by one or two of heads from `head` on.
+template <int kGroups, int kHeads>
+void ScoreGroups(const AttendArgs& args, int64_t head, int64_t group) {
+  const RowGroup first = HeaderOf(args).groups[group];
+  const RowGroup second = HeaderOf(args).groups[group + kGroups - 1];
   const float* q = static_cast<const float*>(args.q) + head;
-  ZeroTile<kRowSums>();
-  if constexpr (kGroups > 1) ZeroTile<kRowSums + 1>();
+  const int64_t q_stride = args.q_stride;
+  const int64_t size = args.row_stride;
+  ZeroTile<kScoreSums>();
+  if constexpr (kHeads > 1) ZeroTile<kScoreSums + 1>();
+  if constexpr (kGroups > 1) ZeroTile<kScoreSums + 2>();
+  if constexpr (kGroups * kHeads > 2) ZeroTile<kScoreSums + 3>();
   int64_t ahead = head == 0 ? group / 2 * NumSteps(args) : args.num_ahead;
-  for (int64_t k = 0; k < args.row_stride; k += kStepWords, q += kTileSide * args.q_stride) {
+  for (int64_t k = 0; k < size; k += kStepWords, q += kTileSide * q_stride) {
     PrefetchRow(args, ahead++);
-    LoadTile<kHeadTile>(q, args.q_stride * 4);
+    LoadTile<kHeadTiles>(q, q_stride * 4);
     LoadTile<kRowTiles>(first.first + k, first.stride * 2);
-    AddBf16Tiles<kRowSums, kRowTiles, kHeadTile>();
+    AddBf16Tiles<kScoreSums, kRowTiles, kHeadTiles>();
+    if constexpr (kHeads > 1) {
+      LoadTile<kHeadTiles + 1>(q + kTileSide, q_stride * 4);
+      AddBf16Tiles<kScoreSums + 1, kRowTiles, kHeadTiles + 1>();
+    }
     if constexpr (kGroups > 1) {
       LoadTile<kRowTiles + 1>(second.first + k, second.stride * 2);
-      AddBf16Tiles<kRowSums + 1, kRowTiles + 1, kHeadTile>();
+      AddBf16Tiles<kScoreSums + 2, kRowTiles + 1, kHeadTiles>();
+    }
+    if constexpr (kGroups * kHeads > 2) {
+      AddBf16Tiles<kScoreSums + 3, kRowTiles + 1, kHeadTiles + 1>();
     }
   }
-  StoreTile<kRowSums>(dots, kTileSide * 4);
-  if constexpr (kGroups > 1) StoreTile<kRowSums + 1>(dots + kTileWords, kTileSide * 4);
-  const int64_t left = args.num_heads - head;
-  for (int i = 0; i < kGroups; ++i) {
-    StoreDots(dots + i * kTileWords, left < kTileSide ? left : kTileSide,
-              args.weights + head * kTileRows + (group + i) * kTileSide);
+  StoreScores<0, kHeads>(args, head, group);
+  if constexpr (kGroups > 1) StoreScores<1, kHeads>(args, head, group);
+}
+
+template <int kGroups>
+void ScoreHeadsOf(const AttendArgs& args, int64_t group) {
+  int64_t head = 0;
+  for (; head + kTileSide < args.num_heads; head += 2 * kTileSide) {
+    ScoreGroups<kGroups, 2>(args, head, group);
   }
+  if (head < args.num_heads) ScoreGroups<kGroups, 1>(args, head, group);
 }
 
 // The scores of rows that stand together to their places; what stands between means nothing.
@@ -255,10 +286,8 @@ void SpreadScores(uint64_t places, float* scores) {
 void ScoreAll(const AttendArgs& args) {
   const TileHeader& header = HeaderOf(args);
   for (int64_t row = 0; row < header.num_rows; row += 2 * kTileSide) {
-    for (int64_t head = 0; head < args.num_heads; head += kTileSide) {
-      header.num_rows - row > kTileSide ? ScoreGroups<2>(args, head, row / kTileSide)
-                                        : ScoreGroups<1>(args, head, row / kTileSide);
-    }
+    header.num_rows - row > kTileSide ? ScoreHeadsOf<2>(args, row / kTileSide)
+                                      : ScoreHeadsOf<1>(args, row / kTileSide);
   }
   if (header.num_rows == args.num_rows) return;
   for (int64_t head = 0; head < args.num_heads; ++head) {
