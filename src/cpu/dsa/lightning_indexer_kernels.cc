@@ -460,6 +460,26 @@ int64_t PackQueries(IndexKeyType type, const float* q, int64_t rows, int64_t ind
 
 // ---- The sieve ----------------------------------------------------------------------------------
 
+constexpr int64_t kBlockScores = 64;  // one bit of a mask each
+constexpr int kFewPassing = 8;        // of a block: these go one by one
+
+// Maps floats but NaN to integers of the same order.
+uint32_t Ordered(float score) {
+  uint32_t bits;
+  memcpy(&bits, &score, sizeof(bits));
+  return bits & 0x80000000 ? ~bits : bits | 0x80000000;
+}
+
+// Those of the scores from `scores` on whose bits are set, one by one.
+int64_t AppendFew(const float* scores, int32_t first_position, uint64_t mask, Candidate* out) {
+  int64_t count = 0;
+  for (; mask != 0; mask &= mask - 1) {
+    const int s = __builtin_ctzll(mask);
+    out[count++] = uint64_t{Ordered(scores[s])} << 32 | ~static_cast<uint32_t>(first_position + s);
+  }
+  return count;
+}
+
 #if defined(__AVX512F__)
 
 // Sixteen candidates to the front of two registers, and both stored: to compress into memory takes
@@ -477,26 +497,26 @@ int64_t Append(F32x16 scores, I32x16 positions, Mask16 mask, Candidate* out) {
   return __builtin_popcount(mask);
 }
 
-#else
-
-// Maps floats but NaN to integers of the same order.
-uint32_t Ordered(float score) {
-  uint32_t bits;
-  memcpy(&bits, &score, sizeof(bits));
-  return bits & 0x80000000 ? ~bits : bits | 0x80000000;
-}
-
-int64_t Append(F32x16 scores, I32x16 positions, Mask16 mask, Candidate* out) {
-  float score[kLanes];
-  int32_t position[kLanes];
-  Store(score, scores);
-  StoreInt(position, positions);
+int64_t AppendMany(const float* scores, int64_t num_scores, int32_t first_position, uint64_t mask,
+                   Candidate* out) {
+  const int32_t kUp[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  // The complements of sixteen positions.
+  I32x16 positions = SubInt(
+      BroadcastInt(static_cast<int32_t>(~static_cast<uint32_t>(first_position))), LoadInt(kUp));
   int64_t count = 0;
-  for (; mask != 0; mask &= mask - 1) {
-    const int lane = __builtin_ctz(mask);
-    out[count++] = uint64_t{Ordered(score[lane])} << 32 | static_cast<uint32_t>(position[lane]);
+  for (int64_t s = 0; s < num_scores; s += kLanes, mask >>= kLanes) {
+    count += Append(LoadPartial(scores + s, num_scores - s < kLanes ? num_scores - s : kLanes),
+                    positions, static_cast<Mask16>(mask & 0xffff), out + count);
+    positions = SubInt(positions, BroadcastInt(kLanes));
   }
   return count;
+}
+
+#else
+
+int64_t AppendMany(const float* scores, int64_t, int32_t first_position, uint64_t mask,
+                   Candidate* out) {
+  return AppendFew(scores, first_position, mask, out);
 }
 
 #endif
@@ -505,39 +525,31 @@ Mask16 Passing(F32x16 scores, const float* threshold) {
   return threshold ? Less(Broadcast(*threshold), scores) : Equal(scores, scores);
 }
 
-// Whether any of the first `num_scores` scores, whole vectors of them, passes.
-bool AnyPasses(const float* scores, int64_t num_scores, const float* threshold) {
-  Mask16 any = 0;
-  for (int64_t s = 0; s + kLanes <= num_scores; s += kLanes) {
-    any |= Passing(Load(scores + s), threshold);
-  }
-  return any != 0;
-}
-
-// Which vectors hold something that passes is hard to guess, whether all of them do not is easy: so
-// there is one branch for all.
-int64_t Filter(const float* scores, int64_t num_scores, int32_t first_position,
-               const float* threshold, Candidate* out) {
-  const int32_t kUp[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  // The complements of sixteen positions.
-  I32x16 positions = SubInt(
-      BroadcastInt(static_cast<int32_t>(~static_cast<uint32_t>(first_position))), LoadInt(kUp));
-  int64_t count = 0;
-  int64_t s = num_scores / kLanes * kLanes;
-  if (AnyPasses(scores, s, threshold)) {
-    for (s = 0; s + kLanes <= num_scores; s += kLanes) {
-      const F32x16 here = Load(scores + s);
-      count += Append(here, positions, Passing(here, threshold), out + count);
-      positions = SubInt(positions, BroadcastInt(kLanes));
-    }
-  } else {
-    positions = SubInt(positions, BroadcastInt(static_cast<int32_t>(s)));
+// Bit s for score s of at most 64 that passes.
+uint64_t PassingOf(const float* scores, int64_t num_scores, const float* threshold) {
+  uint64_t mask = 0;
+  int64_t s = 0;
+  for (; s + kLanes <= num_scores; s += kLanes) {
+    mask |= uint64_t{Passing(Load(scores + s), threshold)} << s;
   }
   if (s < num_scores) {
     const int64_t lanes = num_scores - s;
-    const F32x16 here = LoadPartial(scores + s, lanes);
     const Mask16 valid = (Mask16{1} << lanes) - 1;
-    count += Append(here, positions, Passing(here, threshold) & valid, out + count);
+    mask |= uint64_t{Passing(LoadPartial(scores + s, lanes), threshold) & valid} << s;
+  }
+  return mask;
+}
+
+int64_t Filter(const float* scores, int64_t num_scores, int32_t first_position,
+               const float* threshold, Candidate* out) {
+  int64_t count = 0;
+  for (int64_t s = 0; s < num_scores; s += kBlockScores) {
+    const int64_t size = num_scores - s < kBlockScores ? num_scores - s : kBlockScores;
+    const uint64_t mask = PassingOf(scores + s, size, threshold);
+    const int32_t first = first_position + static_cast<int32_t>(s);
+    count += __builtin_popcountll(mask) <= kFewPassing
+                 ? AppendFew(scores + s, first, mask, out + count)
+                 : AppendMany(scores + s, size, first, mask, out + count);
   }
   return count;
 }
@@ -568,11 +580,16 @@ int64_t CountFrom(const Candidate* candidates, int64_t count, Candidate pivot) {
   int64_t i = 0;
 #if defined(__AVX512F__)
   const __m512i least = _mm512_set1_epi64(static_cast<int64_t>(pivot));
+  const __m512i one = _mm512_set1_epi64(1);
+  __m512i sum[2] = {};
   for (; i + 16 <= count; i += 16) {
-    const __mmask8 a = _mm512_cmpge_epu64_mask(_mm512_loadu_si512(candidates + i), least);
-    const __mmask8 b = _mm512_cmpge_epu64_mask(_mm512_loadu_si512(candidates + i + 8), least);
-    reached += __builtin_popcount(static_cast<uint32_t>(a) | static_cast<uint32_t>(b) << 8);
+    for (int half = 0; half < 2; ++half) {
+      const __m512i eight = _mm512_loadu_si512(candidates + i + 8 * half);
+      sum[half] =
+          _mm512_mask_add_epi64(sum[half], _mm512_cmpge_epu64_mask(eight, least), sum[half], one);
+    }
   }
+  reached = _mm512_reduce_add_epi64(_mm512_add_epi64(sum[0], sum[1]));
 #endif
   for (; i < count; ++i) reached += candidates[i] >= pivot;
   return reached;
