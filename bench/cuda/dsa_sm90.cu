@@ -359,14 +359,12 @@ Rows MakeRows(RowForm form, int64_t count) {
 std::vector<float> CheckAttention(const std::string& name, RowForm form, const Rows& rows,
                                   const std::vector<int32_t>& counts, int heads, int width,
                                   const std::vector<uint16_t>& q, const std::vector<int32_t>& slots,
-                                  int64_t scratch_tokens, bool compare) {
+                                  bool compare) {
   const int64_t tokens = static_cast<int64_t>(counts.size());
   const Device<uint8_t> d_rows(rows.bytes);
   const Device<uint16_t> d_q(q);
   const Device<int32_t> d_slots(slots), d_counts(counts);
   const Device<float> out(static_cast<size_t>(tokens * heads * 512));
-  const int64_t scratch_bytes = RowAttentionScratchBytes(scratch_tokens, heads, width);
-  const Device<uint8_t> scratch(static_cast<size_t>(scratch_bytes));
   RowAttentionArgs args;
   args.form = form;
   args.q = d_q.get();
@@ -378,7 +376,7 @@ std::vector<float> CheckAttention(const std::string& name, RowForm form, const R
   args.width = width;
   args.softmax_scale = 0.05f;
   args.out = out.get();
-  MUST(RowAttention(args, scratch.get(), scratch_bytes, multiprocessors, nullptr));
+  MUST(RowAttention(args, nullptr));
   MUST(cudaDeviceSynchronize());
   const std::vector<float> result = out.Host();
   if (!compare) return result;
@@ -445,17 +443,15 @@ void CheckAttentionForms() {
       }
       const std::vector<float> all =
           CheckAttention(prefix + std::to_string(heads) + "/few", form, rows,
-                         {counts.begin(), counts.begin() + 9}, heads, width, q, slots, 9, true);
+                         {counts.begin(), counts.begin() + 9}, heads, width, q, slots, true);
       std::string wrong;
       for (const int tokens : {1, 3, 12, 24, 48, 140}) {
-        for (const int64_t at_once : {int64_t{tokens}, int64_t{5}}) {
-          const std::vector<float> some =
-              CheckAttention("", form, rows, {counts.begin(), counts.begin() + tokens}, heads,
-                             width, q, slots, at_once, false);
-          const size_t shared = static_cast<size_t>(std::min(tokens, 9) * heads * 512);
-          if (std::memcmp(some.data(), all.data(), shared * sizeof(float)) != 0) {
-            wrong += " " + std::to_string(tokens) + "/" + std::to_string(at_once);
-          }
+        const std::vector<float> some =
+            CheckAttention("", form, rows, {counts.begin(), counts.begin() + tokens}, heads, width,
+                           q, slots, false);
+        const size_t shared = static_cast<size_t>(std::min(tokens, 9) * heads * 512);
+        if (std::memcmp(some.data(), all.data(), shared * sizeof(float)) != 0) {
+          wrong += " " + std::to_string(tokens);
         }
       }
       Report(prefix + std::to_string(heads) + "/equal_bits_in_any_batch", wrong.empty(), wrong);
@@ -721,10 +717,7 @@ void BenchShape(bool prompt, int tokens, int context, int heads) {
   const Device<uint16_t> query(static_cast<size_t>(int64_t{tokens} * heads * 576));
   Fill(query.get(), int64_t{tokens} * heads * 576 * 2, 5, 3);
   const Device<uint16_t> out(static_cast<size_t>(int64_t{tokens} * heads * 512));
-  const int64_t at_once = prompt ? multiprocessors / 2 : tokens;
-  const int64_t scratch_bytes = RowAttentionScratchBytes(at_once, heads, kTopk);
-  const Device<uint8_t> scratch(static_cast<size_t>(2 * scratch_bytes));
-  auto attend_from = [&](const int32_t* slots, int64_t bytes, cudaStream_t stream) {
+  auto attend_from = [&](const int32_t* slots, cudaStream_t stream) {
     RowAttentionArgs args;
     args.form = form;
     args.q = query.get();
@@ -737,7 +730,7 @@ void BenchShape(bool prompt, int tokens, int context, int heads) {
     args.softmax_scale = 0.05f;
     args.out = out.get();
     args.out_bf16 = true;
-    MUST(RowAttention(args, scratch.get(), bytes, multiprocessors, stream));
+    MUST(RowAttention(args, stream));
   };
   // Every set's selection, so that attention alone reads different rows each time.
   const Device<int32_t> kept(static_cast<size_t>(all) * kTopk);
@@ -763,15 +756,11 @@ void BenchShape(bool prompt, int tokens, int context, int heads) {
   }
   Bench("attention" + shape + with_heads, sets, attention_flops, attention_bytes,
         [&](int set, cudaStream_t stream) {
-          attend_from(kept.get() + int64_t{set} * tokens * kTopk, scratch_bytes, stream);
+          attend_from(kept.get() + int64_t{set} * tokens * kTopk, stream);
         });
-  if (prompt) {
-    Bench("attention_double_parts" + shape + with_heads, sets, attention_flops, attention_bytes,
-          [&](int, cudaStream_t stream) { attend_from(kept.get(), 2 * scratch_bytes, stream); });
-  }
   Bench("chain" + shape + with_heads, sets, 0, 0, [&](int set, cudaStream_t stream) {
     score_and_select(set, stream);
-    attend_from(out_slots.get(), scratch_bytes, stream);
+    attend_from(out_slots.get(), stream);
   });
 }
 

@@ -28,7 +28,6 @@ class Scratch {
     kScores,    // of keys
     kLists,     // candidates kept between segments
     kQueries,   // of attention, as bfloat16
-    kWeights,   // of attention's tiles
     kPacked,    // activations as tensor cores read them
     kRouting,
     kHidden,

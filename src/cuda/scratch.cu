@@ -32,11 +32,6 @@ ScratchNeed ScratchOfSteps(const CudaContext& context, const StepShape& s) {
         s.index_heads > 0 && s.index_heads <= 64 ? PackedIndexQueryBytes(T, s.index_heads) : 0);
   }
   if (context.rounds()) {
-    const int64_t width =
-        s.attention == AttentionMode::kSparse ? std::min(s.topk, s.max_context) : s.max_context;
-    // Up to index_topk tokens all rows are read, by whole pages of 64.
-    need[Scratch::kWeights] =
-        AttentionScratchBytes(T, s.num_heads, DivideUp<int64_t>(width, 64) * 64);
     need[Scratch::kQueries] = T * s.num_heads * (s.latent_dim + s.rope_dim) * 2;
     need[Scratch::kPacked] = PackedNeed(s);
   }

@@ -19,7 +19,5 @@ void Attention(CudaContext& context, const AttentionArgs& args);
 inline constexpr int64_t kScoreBytes = int64_t{64} << 20;  // of scores at once
 // The bound of SelectTokens on scores and candidates, whatever the context.
 int64_t SelectionScratchBytes(int64_t topk);
-// Working memory of attention on tensor cores, over `width` rows at most.
-int64_t AttentionScratchBytes(int64_t tokens, int64_t heads, int64_t width);
 
 }  // namespace winnow::cuda

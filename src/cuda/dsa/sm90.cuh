@@ -14,26 +14,34 @@ __device__ inline uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+__device__ inline void BarrierInit(uint32_t barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
 __device__ inline void BarrierInit(uint64_t* barrier, uint32_t arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
-               "r"(arrivals)
-               : "memory");
+  BarrierInit(SharedAddress(barrier), arrivals);
 }
 // After BarrierInit, before anyone else or the copy engine uses the barriers.
 __device__ inline void BarrierInitFence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
-__device__ inline void BarrierExpect(uint64_t* barrier, uint32_t bytes) {
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-      "r"(bytes)
-      : "memory");
+__device__ inline void BarrierExpect(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
 }
-__device__ inline void BarrierArrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+__device__ inline void BarrierExpect(uint64_t* barrier, uint32_t bytes) {
+  BarrierExpect(SharedAddress(barrier), bytes);
+}
+__device__ inline void BarrierArrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ inline void BarrierArrive(uint64_t* barrier) { BarrierArrive(SharedAddress(barrier)); }
+// `arrivals` at once.
+__device__ inline void BarrierArriveTimes(uint32_t barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(arrivals)
+               : "memory");
 }
 // Until the phase of this parity is over.
-__device__ inline void BarrierWait(uint64_t* barrier, uint32_t parity) {
+__device__ inline void BarrierWait(uint32_t barrier, uint32_t parity) {
   uint32_t done;
   do {
     asm volatile(
@@ -41,9 +49,24 @@ __device__ inline void BarrierWait(uint64_t* barrier, uint32_t parity) {
         "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
         "selp.u32 %0, 1, 0, p;\n}\n"
         : "=r"(done)
-        : "r"(SharedAddress(barrier)), "r"(parity)
+        : "r"(barrier), "r"(parity)
         : "memory");
   } while (!done);
+}
+__device__ inline void BarrierWait(uint64_t* barrier, uint32_t parity) {
+  BarrierWait(SharedAddress(barrier), parity);
+}
+// Whether it is over.
+__device__ inline bool BarrierPassed(uint32_t barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile(
+      "{\n.reg .pred p;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n}\n"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
 }
 // Of `threads` threads of the block that name the same barrier, 1 … 15.
 __device__ inline void NamedBarrier(int id, int threads) {
@@ -62,6 +85,10 @@ __device__ inline void FenceProxyAsync() {
 
 // ---- Copies -------------------------------------------------------------------------------------
 
+// The line of 128 bytes around it is on its way to the second-level cache.
+__device__ inline void Prefetch(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
+}
 // Multiples of 16 bytes, both ends aligned to 16; arrives at `barrier` in bytes.
 __device__ inline void BulkCopy(void* shared, const void* global, uint32_t bytes,
                                 uint64_t* barrier) {
@@ -82,9 +109,11 @@ __device__ inline void CopyAsync16OrZero(uint32_t shared, const void* global, bo
                : "memory");
 }
 // One of the barrier's arrivals, once this thread's copies so far have landed.
+__device__ inline void CopyAsyncArrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
 __device__ inline void CopyAsyncArrive(uint64_t* barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(SharedAddress(barrier))
-               : "memory");
+  CopyAsyncArrive(SharedAddress(barrier));
 }
 __device__ inline void CopyAsyncCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>
@@ -96,6 +125,11 @@ __device__ inline uint4 LoadStreaming(const void* global) {
   asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(global));
+  return v;
+}
+__device__ inline float LoadStreamingFloat(const void* global) {
+  float v;
+  asm volatile("ld.global.nc.L1::no_allocate.f32 %0, [%1];" : "=f"(v) : "l"(global));
   return v;
 }
 __device__ inline void StoreShared16(uint32_t shared, uint4 v) {
@@ -116,6 +150,14 @@ __device__ inline float LoadSharedFloat(uint32_t shared) {
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(shared) : "memory");
   return v;
 }
+__device__ inline uint2 LoadShared8(uint32_t shared) {
+  uint2 v;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(shared) : "memory");
+  return v;
+}
+__device__ inline void StoreShared2(uint32_t shared, uint32_t v) {
+  asm volatile("st.shared.b16 [%0], %1;" ::"r"(shared), "h"(static_cast<uint16_t>(v)) : "memory");
+}
 __device__ inline void LoadMatrix4(uint32_t (&r)[4], uint32_t shared) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -133,6 +175,12 @@ __device__ inline uint64_t SwizzledMatrix(uint32_t shared, uint32_t stride8,
   return (uint64_t{1} << 62) | (uint64_t{stride8 >> 4} << 32) | (uint64_t{leading >> 4} << 16) |
          ((shared & 0x3ffff) >> 4);
 }
+// Of blocks of eight rows of 16 bytes, one after the other, and `leading` and `stride8` bytes
+// between them along the rows and across.
+__device__ inline uint64_t PlainMatrix(uint32_t shared, uint32_t leading, uint32_t stride8) {
+  return (uint64_t{stride8 >> 4} << 32) | (uint64_t{leading >> 4} << 16) |
+         ((shared & 0x3ffff) >> 4);
+}
 __device__ inline void ProductFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void ProductCommit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
@@ -141,7 +189,8 @@ template <int kPending>
 __device__ inline void ProductWait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
-// The compiler may not move uses of an accumulator across this.
+// The compiler may not move uses of these values across this, nor make them again.
+__device__ inline void Pin(int& value) { asm volatile("" : "+r"(value)::"memory"); }
 template <typename T, int kSize>
 __device__ inline void Pin(T (&values)[kSize]) {
 #pragma unroll
@@ -178,8 +227,31 @@ __device__ inline uint32_t LoadPeer(uint32_t address) {
   asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
   return value;
 }
+__device__ inline uint4 LoadPeer16(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
 __device__ inline void StorePeer(uint32_t address, uint32_t value) {
   asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+// At a barrier of a block of the cluster, by its PeerAddress. For what this thread has read: what
+// it wrote is not published beyond its block, which takes far longer.
+__device__ inline void BarrierArrivePeer(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+// Out of this block's shared memory into that of `rank`, to where `to` lies there; arrives at its
+// `barrier` in bytes. Multiples of 16.
+__device__ inline void BulkCopyToPeer(uint32_t to, uint32_t from, uint32_t bytes, uint32_t barrier,
+                                      uint32_t rank) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+      "[%3];" ::"r"(PeerAddress(to, rank)),
+      "r"(from), "r"(bytes), "r"(PeerAddress(barrier, rank))
+      : "memory");
 }
 
 // ---- Launches that overlap ----------------------------------------------------------------------
@@ -219,6 +291,26 @@ cudaError_t LaunchOverlapping(void (*kernel)(Parameters...), const Launch& launc
   config.attrs = attributes;
   config.numAttrs = launch.cluster > 1 ? 2 : 1;
   return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+// How many clusters of such a launch run at once; at least 1.
+template <typename... Parameters>
+int ClustersAtOnce(void (*kernel)(Parameters...), const Launch& launch) {
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, launch.shared_bytes);
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = static_cast<unsigned>(launch.cluster);
+  attribute.val.clusterDim.y = 1;
+  attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(launch.cluster));
+  config.blockDim = dim3(static_cast<unsigned>(launch.threads));
+  config.dynamicSmemBytes = static_cast<size_t>(launch.shared_bytes);
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+  return clusters > 0 ? clusters : 1;
 }
 
 }  // namespace winnow::cuda::sm90

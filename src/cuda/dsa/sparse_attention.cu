@@ -11,7 +11,6 @@
 // Cost      2 * H * (2C + R) operations a row at the rate of plain multiply-adds; rows are read
 // once
 //           for each eight heads.
-#include <algorithm>
 
 #include "cuda/context.h"
 #include "cuda/device.cuh"
@@ -366,30 +365,13 @@ void AttendOnTensorCores(CudaContext& context, const AttentionArgs& args) {
     rows.sequences = args.batch.sequences.As<int32_t>();
     rows.page_table = args.batch.page_table.As<int32_t>();
     rows.page_table_stride = args.batch.page_table.dims[1];
-    rows.width = rows.page_table_stride * 64;
   }
   rows.softmax_scale = args.softmax_scale;
   rows.out = args.out.As<float>();
-  const int64_t bytes = AttentionScratchBytes(tokens, heads, rows.width);
-  uint8_t* scratch = context.Get<uint8_t>(Scratch::kWeights, bytes, "Attention");
-  if (scratch == nullptr) return;
-  context.Check(RowAttention(rows, scratch, bytes, context.multiprocessors, context.stream),
-                "Attention");
+  context.Check(RowAttention(rows, context.stream), "Attention");
 }
 
 }  // namespace
-
-// As many tokens at a time as the second-level cache holds weights of. Where those of one token are
-// many, as in dense attention, as many as fill the card without heads cut small; but no more than
-// kMost, and at least one.
-int64_t AttentionScratchBytes(int64_t tokens, int64_t heads, int64_t width) {
-  constexpr int64_t kInCache = int64_t{72} << 20;
-  constexpr int64_t kFillingTokens = 64;
-  constexpr int64_t kMost = int64_t{2560} << 20;
-  const int64_t of_token = RowAttentionScratchBytes(1, static_cast<int>(heads), width);
-  const int64_t filling = std::min(std::min(tokens, kFillingTokens) * of_token, kMost);
-  return std::max({of_token, filling, std::min(tokens * of_token, kInCache)});
-}
 
 void Attention(CudaContext& context, const AttentionArgs& args) {
   const int64_t tokens = args.q.dims[0];

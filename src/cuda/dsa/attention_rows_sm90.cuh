@@ -1,0 +1,335 @@
+// Rows of the latent cache on their way to Hopper's tensor cores, for sparse_attention_sm90.cu:
+// which rows a token reads, how tiles of 64 are dealt out, and how they come into shared memory.
+// Queries come the same way, as a tile of 64 heads.
+//
+// A tile is nine blocks of 64 columns, [64 rows, 64 columns] bf16, swizzled: the product with
+// queries reads them along the row, the one with weights across. Codes of FP8 rows wait in
+// registers and become bf16 on their way into shared memory: an E4M3 code shifted to bf16's place
+// is 2^-120 of its value, subnormals included, so one product with 2^120 times the block's scale is
+// exact.
+#pragma once
+
+#include "cuda/dsa/sm90.cuh"
+#include "cuda/dsa/sparse_attention_sm90.h"
+
+namespace winnow::cuda {
+
+constexpr int kGroupHeads = 64;  // of an item
+constexpr int kTileRows = 64;
+constexpr int kLatent = 512;                    // C
+constexpr int kRow = 576;                       // C + R
+constexpr int kBlock = 8192;                    // bytes of 64 rows by 64 columns
+constexpr int kTileBytes = kRow / 64 * kBlock;  // 73,728
+
+template <RowForm kForm>
+constexpr int kRowBytes = kForm == RowForm::kFp8 ? 656 : 1152;
+
+// The byte of 16-byte chunk `chunk` of row `row` in a block of 64 columns.
+__device__ __forceinline__ uint32_t BlockOffset(int row, int chunk) {
+  return static_cast<uint32_t>(row * 128 + ((chunk ^ (row & 7)) * 16));
+}
+
+// ---- Which rows ---------------------------------------------------------------------------------
+
+// Items, 64 heads of a token each, go to the clusters in turn. The tiles of a cluster's items,
+// numbered through, go to its blocks in turn.
+struct Items {
+  RowAttentionArgs args;
+  int groups = 0;  // of 64 heads
+  int count = 0;
+
+  __device__ __forceinline__ int Token(int item) const { return item / groups; }
+  __device__ __forceinline__ int Group(int item) const { return item % groups; }
+  // How many rows a token reads; none past the last item.
+  __device__ __forceinline__ int Rows(int item) const {
+    if (item >= count) return 0;
+    return args.slots != nullptr ? args.counts[Token(item)] : args.positions[Token(item)] + 1;
+  }
+};
+__device__ __forceinline__ int Tiles(int rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+// Which block this is, and which items are its cluster's.
+struct Where {
+  int rank;
+  int cluster;
+  int clusters;
+};
+
+// What a block's stages are filled with, in order: of each of its cluster's items the queries, then
+// its own tiles.
+template <int kBlocks>
+class Fills {
+ public:
+  // What a thread needs to know of a fill: for queries the item, for a tile the slots of two rows,
+  // `row` and that + 32, or -1 past the end.
+  struct Fill {
+    int item;
+    bool queries;
+    int32_t slots[2];
+  };
+
+  __device__ __forceinline__ Fills(const Items& items, const Where& where)
+      : items_(items), where_(where), item_(where.cluster), next_rows_(items.Rows(item_)) {
+    Fetch();
+  }
+  __device__ __forceinline__ Fill Get(int row) const {
+    const RowAttentionArgs& args = items_.args;
+    const int left = tile_ < 0 ? 0 : rows_ - tile_ * kTileRows - row;
+    Fill fill = {.item = item_, .queries = tile_ < 0, .slots = {-1, -1}};
+    if (args.slots != nullptr) {
+      const int32_t* from = args.slots + token_ * args.width + tile_ * kTileRows + row;
+      if (left > 0) fill.slots[0] = from[0];
+      if (left > 32) fill.slots[1] = from[32];
+    } else if (left > 0) {
+      const int32_t page = args.page_table[sequence_ * args.page_table_stride + tile_];
+      fill.slots[0] = page * kTileRows + row;
+      if (left > 32) fill.slots[1] = fill.slots[0] + 32;
+    }
+    return fill;
+  }
+  __device__ __forceinline__ void Advance() {
+    if (tile_ < 0) sm90::Pin(rows_);  // awaited here, and not again
+    tile_ = tile_ < 0 ? (where_.rank - first_) & (kBlocks - 1) : tile_ + kBlocks;
+    const int tiles = Tiles(rows_);
+    if (tile_ < tiles) return;
+    first_ += tiles;
+    tile_ = -1;
+    item_ += where_.clusters;
+    Fetch();
+  }
+
+ private:
+  // The item's list, and the next one's length: loads wait for the copies before them.
+  __device__ __forceinline__ void Fetch() {
+    rows_ = next_rows_;
+    next_rows_ = items_.Rows(item_ + where_.clusters);
+    token_ = item_ < items_.count ? items_.Token(item_) : 0;
+    if (items_.args.slots == nullptr) sequence_ = items_.args.sequences[token_];
+  }
+
+  const Items& items_;
+  const Where& where_;
+  int item_;
+  int next_rows_;
+  int rows_ = 0;
+  int64_t token_ = 0;
+  int sequence_ = 0;
+  int first_ = 0;  // number of the item's first tile
+  int tile_ = -1;  // or queries
+};
+
+// ---- FP8 to bf16 --------------------------------------------------------------------------------
+
+__device__ __forceinline__ uint32_t MultiplyPair(uint32_t a, uint32_t b) {
+  uint32_t d;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+}
+
+// Two bf16 of 2^120 * scale, up to scale 2^7, and of what is left of larger ones. NaN stays.
+__device__ __forceinline__ uint32_t FirstFactor(float scale) {
+  return (__float_as_uint((scale > 128.0f ? 128.0f : scale) * 0x1p120f) >> 16) * 0x10001u;
+}
+__device__ __forceinline__ uint32_t SecondFactor(float scale) {
+  return (__float_as_uint(scale > 128.0f ? scale * 0x1p-7f : 1.0f) >> 16) * 0x10001u;
+}
+// Four E4M3 codes of one scale, a power of two, as bf16. Between the two of a pair lies the first
+// one's sign, so that one shift of the pair fills both with their signs.
+template <bool kLarge>
+__device__ __forceinline__ uint2 Decode(uint32_t codes, uint32_t first, uint32_t second) {
+  uint32_t out[2];
+  asm("prmt.b32 %0, %1, 0, 0x1804;" : "=r"(out[0]) : "r"(codes));
+  asm("prmt.b32 %0, %1, 0, 0x3a24;" : "=r"(out[1]) : "r"(codes));
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    out[i] = static_cast<uint32_t>(static_cast<int32_t>(out[i]) >> 4) & 0x87f087f0u;
+    out[i] = MultiplyPair(out[i], first);
+    if constexpr (kLarge) out[i] = MultiplyPair(out[i], second);
+  }
+  return make_uint2(out[0], out[1]);
+}
+
+// ---- Gathering ----------------------------------------------------------------------------------
+
+constexpr int kFillThreads = 256;
+// A stage is filled in one part, or with FP8 rows in two: blocks 0 to 3, and the others, for which
+// threads arrive twice since some of them are copied.
+template <RowForm kForm>
+constexpr int kFillParts = kForm == RowForm::kFp8 ? 2 : 1;
+
+// Rows of 576 bf16 into a tile, eight threads a row: `row32` and that + 32. `index` says which rows
+// of `from`, or -1 for zeros.
+__device__ __forceinline__ void CopyRows(const void* from, const int32_t (&index)[2], uint32_t tile,
+                                         int row32, int part) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t at = tile + BlockOffset(i * 32 + row32, part);
+    const bool there = index[i] >= 0;
+    const uint8_t* row = static_cast<const uint8_t*>(from) +
+                         static_cast<int64_t>(there ? index[i] : 0) * (kRow * 2) + part * 16;
+#pragma unroll
+    for (int block = 0; block < kRow / 64; ++block) {
+      sm90::CopyAsync16OrZero(at + block * kBlock, row + block * 128, there);
+    }
+  }
+}
+
+// The 64 heads of an item's queries as a tile; heads that are not there are zeros.
+__device__ __forceinline__ void CopyQueries(const Items& items, int item, uint32_t tile, int row32,
+                                            int part) {
+  const int heads = items.args.num_heads;
+  const int head = items.Group(item) * kGroupHeads + row32;
+  const int32_t index[2] = {head < heads ? head : -1, head + 32 < heads ? head + 32 : -1};
+  CopyRows(static_cast<const uint8_t*>(items.args.q) +
+               static_cast<int64_t>(items.Token(item)) * heads * (kRow * 2),
+           index, tile, row32, part);
+}
+
+// What one of eight threads holds of an FP8 row: four times sixteen codes and one of the four
+// scales. Zeros for a row that is not there.
+struct RawRow {
+  uint4 codes[4];
+  float scale;
+
+  __device__ __forceinline__ void Load(const uint8_t* rows, int32_t slot, int part) {
+    if (slot < 0) {
+      *this = {};
+      return;
+    }
+    const uint8_t* row = rows + static_cast<int64_t>(slot) * kRowBytes<RowForm::kFp8>;
+    scale = sm90::LoadStreamingFloat(row + kLatent + part % 4 * 4);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) codes[k] = sm90::LoadStreaming(row + part * 16 + k * 128);
+  }
+};
+
+// Where a thread's first sixteen columns go in a tile, their halves in the order of the stores:
+// neighbours of four parts swap them, which keeps them on different banks.
+struct Halves {
+  uint32_t first;
+  uint32_t second;
+  bool swapped;
+
+  __device__ __forceinline__ Halves(int row, int part) {
+    swapped = part >= 4;
+    const uint32_t block = static_cast<uint32_t>(part / 4) * kBlock;
+    first = block + BlockOffset(row, part % 4 * 2 + (swapped ? 1 : 0));
+    second = block + BlockOffset(row, part % 4 * 2 + (swapped ? 0 : 1));
+  }
+};
+
+// Two rows, 32 apart, as bf16 into a tile, and word of it: blocks 0 to 3 first.
+template <bool kLarge>
+__device__ __forceinline__ void StoreRows(const RawRow (&raw)[2], uint32_t tile,
+                                          const Halves& halves, const uint32_t* full) {
+  uint32_t first[2][4];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t own = FirstFactor(raw[i].scale);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) first[i][k] = __shfl_sync(0xffffffff, own, k, 8);
+  }
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const uint32_t second =
+          kLarge ? __shfl_sync(0xffffffff, SecondFactor(raw[i].scale), k, 8) : 0;
+      const uint2 a = Decode<kLarge>(raw[i].codes[k].x, first[i][k], second);
+      const uint2 b = Decode<kLarge>(raw[i].codes[k].y, first[i][k], second);
+      const uint2 c = Decode<kLarge>(raw[i].codes[k].z, first[i][k], second);
+      const uint2 d = Decode<kLarge>(raw[i].codes[k].w, first[i][k], second);
+      const uint4 low = make_uint4(a.x, a.y, b.x, b.y);
+      const uint4 high = make_uint4(c.x, c.y, d.x, d.y);
+      const uint32_t to = tile + static_cast<uint32_t>(i * 32 * 128 + k * 2 * kBlock);
+      sm90::StoreShared16(to + halves.first, halves.swapped ? high : low);
+      sm90::StoreShared16(to + halves.second, halves.swapped ? low : high);
+    }
+    if (k % 2 == 1) sm90::BarrierArrive(full[k / 2]);
+  }
+}
+
+// The rotary columns of two FP8 rows.
+__device__ __forceinline__ void CopyRotary(const uint8_t* rows, const int32_t (&slots)[2],
+                                           uint32_t tile, int row32, int part) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const bool there = slots[i] >= 0;
+    sm90::CopyAsync16OrZero(
+        tile + 8 * kBlock + BlockOffset(i * 32 + row32, part),
+        rows + static_cast<int64_t>(there ? slots[i] : 0) * kRowBytes<RowForm::kFp8> + kLatent +
+            16 + part * 16,
+        there);
+  }
+}
+
+// The lines of two FP8 rows, on their way to the second-level cache.
+__device__ __forceinline__ void PrefetchRows(const uint8_t* rows, const int32_t (&slots)[2],
+                                             int part) {
+  constexpr int kBytes = kRowBytes<RowForm::kFp8>;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if (slots[i] < 0) continue;
+    sm90::Prefetch(rows + static_cast<int64_t>(slots[i]) * kBytes + min(part * 128, kBytes - 16));
+  }
+}
+
+// Fills the block's stages in turn: 256 threads, eight a row. `full` has a barrier for each part of
+// each stage; a stage is filled again once its barrier in `free` says so.
+template <RowForm kForm, int kBlocks, int kStages>
+__device__ __forceinline__ void FillStages(const Items& items, const Where& where, uint32_t stages,
+                                           uint32_t full, uint32_t free, int thread) {
+  constexpr bool kIsFp8 = kForm == RowForm::kFp8;
+  const uint8_t* rows = items.args.rows;
+  const int row32 = thread / 8;
+  const int part = thread % 8;
+  Fills<kBlocks> fills(items, where);
+  auto fill = fills.Get(row32);
+  RawRow raw[2] = {};  // the next tile's, of FP8
+  for (uint32_t number = 0; fill.item < items.count; ++number) {
+    const uint32_t stage = number % kStages;
+    const uint32_t tile = stages + stage * kTileBytes;
+    uint32_t here[kFillParts<kForm>];
+#pragma unroll
+    for (int i = 0; i < kFillParts<kForm>; ++i) {
+      here[i] = full + (stage * kFillParts<kForm> + static_cast<uint32_t>(i)) * 8;
+    }
+    auto wait_free = [&]() {
+      if (number >= kStages) sm90::BarrierWait(free + stage * 8, (number / kStages - 1) & 1);
+    };
+    const auto now = fill;
+    if (now.queries) {
+      wait_free();
+      CopyQueries(items, now.item, tile, row32, part);
+#pragma unroll
+      for (int i = 0; i < kFillParts<kForm>; ++i) sm90::CopyAsyncArrive(here[i]);
+    }
+    fills.Advance();
+    fill = fills.Get(row32);
+    if constexpr (kIsFp8) {
+      if (now.queries) {
+        sm90::BarrierArrive(here[kFillParts<kForm> - 1]);
+      } else {
+        PrefetchRows(rows, fill.slots, part);
+        wait_free();
+        CopyRotary(rows, now.slots, tile, row32, part);
+        sm90::CopyAsyncArrive(here[kFillParts<kForm> - 1]);
+        if (__any_sync(0xffffffff, fmaxf(raw[0].scale, raw[1].scale) > 128.0f)) {
+          StoreRows<true>(raw, tile, Halves(row32, part), here);
+        } else {
+          StoreRows<false>(raw, tile, Halves(row32, part), here);
+        }
+      }
+      raw[0].Load(rows, fill.slots[0], part);
+      raw[1].Load(rows, fill.slots[1], part);
+    } else if (!now.queries) {
+      wait_free();
+      CopyRows(rows, now.slots, tile, row32, part);
+      sm90::CopyAsyncArrive(here[0]);
+    }
+  }
+  sm90::CopyAsyncCommit();
+  sm90::CopyAsyncWait<0>();
+}
+
+}  // namespace winnow::cuda
