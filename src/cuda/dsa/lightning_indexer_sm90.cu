@@ -3,11 +3,11 @@
 //
 // ScoreTokensKernel    One warp copies pages into shared memory, sixteen at a time in flight; four
 //                      warpgroups take them in turn and multiply them with a token's queries.
-// ScoreKeyRangeKernel  Each of four warpgroups holds 64 keys in registers while the queries of 32
-//                      tokens at a time stream through shared memory, 128 columns a step.
+// ScoreKeyRangeKernel  Each of two warpgroups holds 256 keys in registers, as four tiles, while the
+//                      queries of 32 tokens at a time stream through shared memory, 64 columns a
+//                      step. The next tile is multiplied while one's heads are added up.
 // ReLU and conversion  A sum s of int8 products, |s| < 2^21, read as a float is s * 2^-149 where it
-// is
-//                      positive and a NaN where it is negative, and max(NaN, 0) is 0. Two
+//                      is positive and a NaN where it is negative, and max(NaN, 0) is 0. Two
 //                      instructions a head and key instead of four leave the tensor cores the
 //                      bottleneck.
 #include <cuda_fp8.h>
@@ -22,7 +22,6 @@ namespace {
 constexpr int kWarp = 32;
 constexpr int kGroups = 4;  // warpgroups that multiply
 constexpr int kThreads = kGroups * 128 + kWarp;
-constexpr int kColumns = 128;  // of a step of ScoreKeyRangeKernel
 
 // Subnormals count here, whatever the compiler is told about them elsewhere.
 __device__ __forceinline__ float Agreement(int32_t sum) {
@@ -57,8 +56,29 @@ struct Sums<IndexForm::kE4m3> {
   using Type = float;
 };
 
+// Where a token's weights are in memory: a chain's in parts of up to four, which stand beside the
+// other chains' parts. So four lanes that read a part each read neighbours.
+__host__ __device__ constexpr int WeightPlace(int heads, int chain, int index) {
+  const int part = heads >= 16 ? 4 : 2;
+  return index / part * 4 * part + chain * part + index % part;
+}
+// Those of chain `quad`, in order.
+template <int kHeads>
+__device__ __forceinline__ void LoadWeights(const float* weights, int quad, float2* chain) {
+  if constexpr (kHeads == 8) {
+    chain[0] = reinterpret_cast<const float2*>(weights)[quad];
+  } else {
+#pragma unroll
+    for (int i = 0; i < kHeads / 16; ++i) {
+      const float4 part = reinterpret_cast<const float4*>(weights)[4 * i + quad];
+      chain[2 * i] = make_float2(part.x, part.y);
+      chain[2 * i + 1] = make_float2(part.z, part.w);
+    }
+  }
+}
+
 // A thread's chain for each of its two rows: columns from kFirst on belong to one token. `weights`
-// [kHeads / 4] are the thread's, in registers or in shared memory.
+// are the thread's of that token.
 template <int kHeads, int kFirst, typename Sum, int kSums>
 __device__ __forceinline__ void AddHeads(const Sum (&sums)[kSums], const float2* weights,
                                          float (&chain)[2]) {
@@ -129,11 +149,10 @@ __global__ void PackIndexQueriesKernel(const float* q, const float* weights, int
   }
   if (thread == 0) unscale[token] = half;
   for (int at = thread; at < padded; at += blockDim.x) {
-    const int chain = at / (padded / 4);
-    const int index = at % (padded / 4);
-    const int head = index / 2 * 8 + 2 * chain + index % 2;
-    const float weight = head < heads ? weights[token * heads + head] : 0;
-    packed_weights[token * padded + at] = ldexpf(weight, exponent);
+    const int chain = at / 2 % 4;
+    const int index = at / 8 * 2 + at % 2;
+    const float weight = at < heads ? weights[token * heads + at] : 0;
+    packed_weights[token * padded + WeightPlace(padded, chain, index)] = ldexpf(weight, exponent);
   }
 }
 
@@ -240,11 +259,11 @@ __global__ __launch_bounds__(kThreads, 1) void ScoreTokensKernel(IndexQueries qu
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < kPageStages; ++stage) {
       sm90::BarrierInit(&work.page_full[stage], 1);
-      sm90::BarrierInit(&work.page_empty[stage], 4);
+      sm90::BarrierInit(&work.page_empty[stage], 128);
     }
     for (int slot = 0; slot < 2; ++slot) {
       sm90::BarrierInit(&work.q_full[slot], 1);
-      sm90::BarrierInit(&work.q_empty[slot], kGroups * 4);
+      sm90::BarrierInit(&work.q_empty[slot], kGroups * 128);
     }
     sm90::BarrierInitFence();
   }
@@ -298,11 +317,8 @@ __global__ __launch_bounds__(kThreads, 1) void ScoreTokensKernel(IndexQueries qu
   int segment = 0;
   ForEachToken(batch, work.first_token, work.first_page, share,
                [&](int64_t token, int64_t page, int64_t count) {
-                 const float2* stored = reinterpret_cast<const float2*>(
-                     queries.weights + token * kHeads + lane % 4 * (kHeads / 4));
                  float2 weights[kHeads / 8];
-#pragma unroll
-                 for (int i = 0; i < kHeads / 8; ++i) weights[i] = stored[i];
+                 LoadWeights<kHeads>(queries.weights + token * kHeads, lane % 4, weights);
                  const float half = queries.unscale[token];
                  const int slot = segment & 1;
                  sm90::BarrierWait(&work.q_full[slot], static_cast<uint32_t>(segment / 2) & 1);
@@ -327,8 +343,7 @@ __global__ __launch_bounds__(kThreads, 1) void ScoreTokensKernel(IndexQueries qu
                        reinterpret_cast<const float*>(keys + kIndexCodeBytes)[row + lane % 2 * 8];
                    sm90::ProductWait<0>();
                    sm90::Pin(sums);
-                   __syncwarp();
-                   if (lane == 0) sm90::BarrierArrive(&work.page_empty[stage]);
+                   sm90::BarrierArrive(&work.page_empty[stage]);
                    float chain[2];
                    AddHeads<kHeads, 0>(sums, weights, chain);
                    const float pair = AddFirstPair(chain, lane);
@@ -337,8 +352,7 @@ __global__ __launch_bounds__(kThreads, 1) void ScoreTokensKernel(IndexQueries qu
                      out[i * kIndexPageKeys + row + lane % 2 * 8] = Finish(sum, half, scale);
                    }
                  }
-                 __syncwarp();
-                 if (lane == 0) sm90::BarrierArrive(&work.q_empty[slot]);
+                 sm90::BarrierArrive(&work.q_empty[slot]);
                  n += count;
                  ++segment;
                });
@@ -346,11 +360,15 @@ __global__ __launch_bounds__(kThreads, 1) void ScoreTokensKernel(IndexQueries qu
 
 // ---- Prompts ------------------------------------------------------------------------------------
 
-constexpr int kRangeKeys = 64 * kGroups;  // keys of a block at a time
+constexpr int kRangeGroups = 2;  // warpgroups that multiply
+constexpr int kTiles = 4;        // of 64 keys, of a warpgroup
+constexpr int kGroupKeys = 64 * kTiles;
+constexpr int kRangeKeys = kGroupKeys * kRangeGroups;  // keys of a block at a time
 constexpr int kRangeTokens = 32;
-constexpr int kQueryStages = 8;
+constexpr int kColumns = 64;  // of a step: the heads of one token or several
+constexpr int kQueryStages = 16;
 constexpr int kStepBytes = kColumns * kIndexDim;
-constexpr int kRangeThreads = (kGroups + 1) * 128;
+constexpr int kRangeThreads = (kRangeGroups + 1) * 128;
 
 struct RangeWork {
   uint64_t full[kQueryStages];
@@ -397,6 +415,40 @@ __device__ __forceinline__ void Advance(int& stage, uint32_t& phase) {
   }
 }
 
+// What a warpgroup's registers hold of its keys, and which they are.
+struct HeldKeys {
+  uint32_t codes[kTiles][4][4];
+  float scales[kTiles / 2];  // of the key whose score of two tiles a lane ends up with
+  int block = -1;
+  int32_t sequence = -1;
+
+  // Keys of block `number` of the range from `first_key` on; of no use past position `last`, where
+  // there may be no page: any serves.
+  __device__ __forceinline__ void Load(const IndexBatch& batch, int32_t of_sequence, int number,
+                                       int first_key, int32_t last, int row, int quad) {
+    if (block == number && sequence == of_sequence) return;
+    const int32_t* table = batch.page_table + of_sequence * batch.page_table_stride;
+    auto page = [&](int tile) {
+      const int key = first_key + tile * kIndexPageKeys;
+      return batch.pages + int64_t{table[key <= last ? key / kIndexPageKeys : 0]} * kIndexPageBytes;
+    };
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      const uint8_t* at = page(tile);
+#pragma unroll
+      for (int i = 0; i < 16; ++i) {
+        codes[tile][i / 4][i % 4] = *reinterpret_cast<const uint32_t*>(
+            at + IndexCodeOffset(row + i % 2 * 8, i / 4 * 32 + i / 2 % 2 * 16 + 4 * quad));
+      }
+      if (tile % 2 == quad / 2) {
+        scales[tile / 2] = reinterpret_cast<const float*>(at + kIndexCodeBytes)[row + quad % 2 * 8];
+      }
+    }
+    sequence = of_sequence;
+    block = first_key + (kTiles - 1) * kIndexPageKeys <= last ? number : -1;
+  }
+};
+
 template <IndexForm kForm, int kHeads>
 __global__ __launch_bounds__(kRangeThreads,
                              1) void ScoreKeyRangeKernel(IndexQueries queries, IndexBatch batch,
@@ -412,7 +464,7 @@ __global__ __launch_bounds__(kRangeThreads,
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < kQueryStages; ++stage) {
       sm90::BarrierInit(&work.full[stage], 1);
-      sm90::BarrierInit(&work.empty[stage], kGroups * 4);
+      sm90::BarrierInit(&work.empty[stage], kRangeGroups * 128);
     }
     sm90::BarrierInitFence();
   }
@@ -429,9 +481,9 @@ __global__ __launch_bounds__(kRangeThreads,
   UnitTokens tokens;
   if (begin < end) tokens = LoadTokens(batch, begin % chunks * kRangeTokens, lane);
 
-  if (warp >= kGroups * 4) {  // copies
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-    if (warp > kGroups * 4) return;
+  if (warp >= kRangeGroups * 4) {  // copies
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (warp > kRangeGroups * 4) return;
     for (int unit = begin; unit < end; ++unit) {
       const int token0 = unit % chunks * kRangeTokens;
       const int key0 = static_cast<int>(first_key) + unit / chunks * kRangeKeys;
@@ -457,14 +509,20 @@ __global__ __launch_bounds__(kRangeThreads,
     return;
   }
 
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 112;");
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+  using Sum = typename Sums<kForm>::Type;
   const int group = warp / 4;
   const int row = warp % 4 * 16 + lane / 4;
   const int quad = lane % 4;
-  int held_block = -1;  // whose keys the registers hold
-  int32_t held_sequence = -1;
-  uint32_t keys[4][4];
-  float key_scale = 0;
+  HeldKeys keys;
+  Sum sums[2][kColumns / 2];  // of a tile, and of the next one
+  auto multiply = [&](Sum(&out)[kColumns / 2], const uint32_t(&tile)[4][4], int at) {
+    const uint64_t b = sm90::SwizzledMatrix(sm90::SharedAddress(q + at * kStepBytes), 1024);
+    sm90::ProductFence();
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sm90::MultiplyCodes<kColumns>(out, tile[k], b + 2 * k, k > 0);
+    sm90::ProductCommit();
+  };
   for (int unit = begin; unit < end; ++unit) {
     const int token0 = unit % chunks * kRangeTokens;
     const int block = unit / chunks;
@@ -472,64 +530,60 @@ __global__ __launch_bounds__(kRangeThreads,
     UnitTokens next;
     if (unit + 1 < end) next = LoadTokens(batch, (unit + 1) % chunks * kRangeTokens, lane);
     ForEachRun(tokens, key0, batch.topk, lane, [&](int from, int to) {
-      const int32_t sequence = __shfl_sync(0xffffffff, tokens.sequence, from);
-      const int32_t last = __shfl_sync(0xffffffff, tokens.position, to - 1);
-      if (block != held_block || sequence != held_sequence) {
-        // Past the context there may be no page: any serves, nobody reads those scores.
-        const int number = key0 / kIndexPageKeys + group;
-        const bool inside = number * kIndexPageKeys <= last;
-        const int known = inside ? number : 0;
-        held_block = inside ? block : -1;
-        held_sequence = sequence;
-        const int64_t page = batch.page_table[sequence * batch.page_table_stride + known];
-        const uint8_t* at = batch.pages + page * kIndexPageBytes;
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            keys[k][i] = *reinterpret_cast<const uint32_t*>(
-                at + IndexCodeOffset(row + i % 2 * 8, 32 * k + i / 2 * 16 + 4 * quad));
-          }
-        }
-        key_scale = reinterpret_cast<const float*>(at + kIndexCodeBytes)[row + quad % 2 * 8];
-      }
+      keys.Load(batch, __shfl_sync(0xffffffff, tokens.sequence, from), block,
+                key0 + group * kGroupKeys, __shfl_sync(0xffffffff, tokens.position, to - 1), row,
+                quad);
+      // Of two tiles' scores, a lane ends up with tile quad / 2, row quad % 2.
+      float* out = scores + token0 * stride + block * kRangeKeys + group * kGroupKeys +
+                   quad / 2 * 64 + row + quad % 2 * 8;
       const float* unscale = queries.unscale + token0;
-      float* out = scores + token0 * stride + block * kRangeKeys + group * 64 + row + quad % 2 * 8;
       for (int at = from; at < to; at += kTokens) {
-        sm90::BarrierWait(&work.full[stage], phase);
-        typename Sums<kForm>::Type sums[kColumns / 2];
-        const uint64_t b = sm90::SwizzledMatrix(sm90::SharedAddress(q + stage * kStepBytes), 1024);
-        sm90::ProductFence();
+        float half[kTokens];
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          sm90::MultiplyCodes<kColumns>(sums, keys[k], b + 2 * k, k > 0);
+        for (int t = 0; t < kTokens; ++t) half[t] = unscale[at + t];
+        sm90::BarrierWait(&work.full[stage], phase);
+        multiply(sums[0], keys.codes[0], stage);
+        float2 weights[kColumns / 8];
+#pragma unroll
+        for (int t = 0; t < kTokens; ++t) {
+          LoadWeights<kHeads>(q_weights + stage * kColumns + t * kHeads, quad,
+                              weights + t * (kHeads / 8));
         }
-        sm90::ProductCommit();
-        sm90::ProductWait<0>();
-        sm90::Pin(sums);
-        const float2* w =
-            reinterpret_cast<const float2*>(q_weights + stage * kColumns + quad * (kHeads / 4));
-        // Tokens in pairs: a lane ends up with token pair + quad / 2, row quad % 2.
-        auto score_pair = [&]<int kPair>() {
-          float chain[2];
-          AddHeads<kHeads, kPair * kHeads>(sums, w + kPair * kHeads / 2, chain);
-          const float first = AddFirstPair(chain, lane);
-          AddHeads<kHeads, (kPair + 1) * kHeads>(sums, w + (kPair + 1) * kHeads / 2, chain);
-          const float second = AddFirstPair(chain, lane);
-          const bool upper = quad >= 2;
-          const float other = __shfl_xor_sync(0xffffffff, upper ? first : second, 2);
-          const int token = at + kPair + quad / 2;
-          if (token < to) {
-            out[token * stride] =
-                Finish(Add(upper ? second : first, other), unscale[token], key_scale);
+        float first[kTokens];  // of two tiles, the first's sums of two chains
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+          if (tile + 1 < kTiles) {
+            multiply(sums[(tile + 1) % 2], keys.codes[tile + 1], stage);
+            sm90::ProductWait<1>();
+          } else {
+            sm90::ProductWait<0>();
+            // Every lane for itself, at no cost: racecheck does not follow a warp's lanes to one
+            // that arrives for all.
+            sm90::BarrierArrive(&work.empty[stage]);
           }
-        };
-        [&]<int... kPairs>(std::integer_sequence<int, kPairs...>) {
-          (score_pair.template operator()<2 * kPairs>(), ...);
+          sm90::Pin(sums[tile % 2]);
+          auto add_heads = [&]<int kToken>() {
+            float chain[2];
+            AddHeads<kHeads, kToken * kHeads>(sums[tile % 2], weights + kToken * (kHeads / 8),
+                                              chain);
+            const float pair = AddFirstPair(chain, lane);
+            if (tile % 2 == 0) {
+              first[kToken] = pair;
+              return;
+            }
+            const bool upper = quad >= 2;
+            const float other = __shfl_xor_sync(0xffffffff, upper ? first[kToken] : pair, 2);
+            const int token = at + kToken;
+            if (token < to) {
+              out[token * stride + (tile - 1) * 64] = Finish(
+                  Add(upper ? pair : first[kToken], other), half[kToken], keys.scales[tile / 2]);
+            }
+          };
+          [&]<int... kToken>(std::integer_sequence<int, kToken...>) {
+            (add_heads.template operator()<kToken>(), ...);
+          }
+          (std::make_integer_sequence<int, kTokens>());
         }
-        (std::make_integer_sequence<int, kTokens / 2>());
-        __syncwarp();
-        if (lane == 0) sm90::BarrierArrive(&work.empty[stage]);
         Advance(stage, phase);
       }
     });

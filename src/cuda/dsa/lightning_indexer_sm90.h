@@ -7,7 +7,7 @@
 //           bit, unless a weight is below 2^-100 of the token's largest. kE4m3: the tensor core
 //           keeps about 14 bits of a sum; scores are close to the definition's.
 // Order     over heads as in the definition: four chains, which are the columns that a thread
-// holds.
+//           holds.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -32,7 +32,7 @@ struct IndexQueries {
   IndexForm form = IndexForm::kInt8;
   int heads = 0;               // padded
   const uint8_t* q = nullptr;  // [T padded, heads, 128] codes, each token's as in index_layout.h
-  const float* weights = nullptr;  // [T padded, 4, heads / 4]: chain by chain, scaled
+  const float* weights = nullptr;  // [T padded, heads]: by chains, scaled
   const float* unscale = nullptr;  // [T padded] what takes the scaling out again
 };
 
@@ -61,14 +61,15 @@ struct IndexBatch {
 cudaError_t ScoreTokens(const IndexQueries& queries, const IndexBatch& batch, float* scores,
                         int64_t stride, int multiprocessors, cudaStream_t stream);
 
-// The same for keys [first_key, first_key + num_keys) only, both multiples of 256:
+// The same for keys [first_key, first_key + num_keys) only, both multiples of 512:
 // scores[t * stride + s - first_key]. For prompts: neighbouring tokens of one sequence share keys.
 //
-// Grid      one block per multiprocessor; units of 256 keys by 32 tokens. Keys stay in registers,
-// queries
-//           stream through shared memory.
-// Cost      2IJ operations a key and token: bound by the tensor cores (2 clocks a key and token for
-//           I = 64); reads 2 * I * J / 256 bytes of cached queries.
+// Grid      one block per multiprocessor; units of 512 keys by 32 tokens. Keys stay in registers,
+//           queries stream through shared memory.
+// Cost      2IJ operations a key and token: bound by the tensor cores (2 clocks a key and token of
+// a
+//           multiprocessor for I = 64; adding up takes 1, shared memory 1.3); reads I * J / 512
+//           bytes of cached queries.
 cudaError_t ScoreKeyRange(const IndexQueries& queries, const IndexBatch& batch, int64_t first_key,
                           int64_t num_keys, float* scores, int64_t stride, int multiprocessors,
                           cudaStream_t stream);

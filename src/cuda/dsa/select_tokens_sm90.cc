@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kRangeTokens = kScoreBytes / 4 / kMaxRange;
 constexpr int64_t kManyTokens = 16;  // of a sequence: then its keys are worth sharing
 constexpr int64_t kMaxTopk = 16384;  // beyond it a range does not fit in shared memory
-constexpr int64_t kRangeUnit = 256;  // keys
+constexpr int64_t kRangeUnit = 512;  // keys
 constexpr const char* kWhat = "SelectTokens";
 
 class Selector {
@@ -133,11 +133,11 @@ void Selector::Run() {
       context_.Get<float>(Scratch::kScores, group * (in_ranges ? kMaxRange : longest_), kWhat);
   if (scores_ == nullptr) return;
   if (in_ranges) {
-    const int64_t list = group * topk_;
-    uint32_t* lists = context_.Get<uint32_t>(Scratch::kLists, 2 * list + group, kWhat);
+    const int64_t list = group * RunningRoom(topk_);
+    uint32_t* lists = context_.Get<uint32_t>(Scratch::kLists, 2 * list + 2 * group, kWhat);
     if (lists == nullptr) return;
-    running_ = {lists, reinterpret_cast<int32_t*>(lists + list),
-                reinterpret_cast<int32_t*>(lists + 2 * list)};
+    running_ = {lists, reinterpret_cast<int32_t*>(lists + list), lists + 2 * list,
+                lists + 2 * list + group};
   }
   for (int64_t first = 0; first < tokens_; first += group) {
     const int64_t count = std::min(group, tokens_ - first);
@@ -157,7 +157,9 @@ void SelectOnTensorCores(CudaContext& context, const SelectTokensArgs& args) {
   Selector(context, args).Run();
 }
 
-int64_t TensorSelectionBytes(int64_t topk) { return kScoreBytes + kRangeTokens * (topk * 8 + 4); }
+int64_t TensorSelectionBytes(int64_t topk) {
+  return kScoreBytes + kRangeTokens * (RunningRoom(topk) + 1) * 8;
+}
 
 int64_t PackedIndexQueryBytes(int64_t tokens, int64_t heads) {
   const int64_t padded_heads = PaddedIndexHeads(static_cast<int>(heads));

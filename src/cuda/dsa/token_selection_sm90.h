@@ -27,23 +27,26 @@ struct SelectionBatch {
 // From whole rows of scores (as ScoreTokens leaves them).
 //
 // Grid      a cluster of one to eight blocks per token, as many as fill the machine; its scores
-// stay in
-//           shared memory, histograms are added up through distributed shared memory.
+//           stay in shared memory, histograms are added up through distributed shared memory.
 // Cost      reads 4 bytes a key once (five times beyond 384K keys); latency dominates.
 cudaError_t SelectFromRows(const SelectionBatch& batch, const float* scores, int64_t stride,
                            int multiprocessors, cudaStream_t stream);
 
-// The best so far of every token, as keys that order like scores, and positions, ascending.
+// The candidates so far of every token, ascending in position: its K best, and later ones above the
+// worst of these, until there is no more room and K are chosen again.
+constexpr int64_t RunningRoom(int64_t topk) { return topk + (topk < 2048 ? topk : 2048); }
 struct RunningSelection {
-  uint32_t* keys = nullptr;      // [T, K]
-  int32_t* positions = nullptr;  // [T, K]
-  int32_t* counts = nullptr;     // [T]
+  uint32_t* keys = nullptr;      // [T, RunningRoom(K)], that order like scores
+  int32_t* positions = nullptr;  // the same
+  uint32_t* counts = nullptr;    // [T]
+  uint32_t* worst = nullptr;     // [T] a key that all candidates to come are above
 };
 // Joins the scores of keys [first_key, first_key + num_keys), num_keys <= kMaxRange, as
 // ScoreKeyRange leaves them: by rising first_key from 0. `last`: writes the batch's outputs.
 //
 // Grid      one block per token.
-// Cost      reads 4 bytes a key and 8 a kept candidate from the second-level cache.
+// Cost      reads 4 bytes a key from the second-level cache; moves 8 a candidate, and some 40 when
+//           it chooses again, which is seldom: a range has few keys above the K-th of many.
 inline constexpr int64_t kMaxRange = 8192;
 cudaError_t SelectFromRange(const SelectionBatch& batch, const RunningSelection& running,
                             const float* scores, int64_t stride, int64_t first_key,
