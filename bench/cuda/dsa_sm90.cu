@@ -171,6 +171,21 @@ SelectionBatch MakeSelection(const Batch& batch, const DeviceBatch& device, int 
           .width = width};
 }
 
+// What a selection from ranges keeps between them.
+struct Candidates {
+  Device<uint32_t> keys, counts, worst;
+  Device<int32_t> positions;
+
+  Candidates(int64_t tokens, int64_t topk)
+      : keys(static_cast<size_t>(tokens * RunningRoom(topk))),
+        counts(static_cast<size_t>(tokens)),
+        worst(static_cast<size_t>(tokens)),
+        positions(static_cast<size_t>(tokens * RunningRoom(topk))) {}
+  RunningSelection Running() const {
+    return {keys.get(), positions.get(), counts.get(), worst.get()};
+  }
+};
+
 // Both ways of scoring and selecting, against the host.
 void CheckIndexer(const std::string& name, const std::vector<int>& contexts,
                   const std::vector<int>& of_sequence, int heads, int topk) {
@@ -267,17 +282,15 @@ void CheckIndexer(const std::string& name, const std::vector<int>& contexts,
     const Device<float> scores(static_cast<size_t>(tokens * range));
     const Device<int32_t> positions(static_cast<size_t>(tokens * width)),
         slots(static_cast<size_t>(tokens * width)), counts(static_cast<size_t>(tokens));
-    const Device<uint32_t> best_keys(static_cast<size_t>(tokens * topk));
-    const Device<int32_t> best_positions(static_cast<size_t>(tokens * topk)),
-        best_counts(static_cast<size_t>(tokens));
+    const Candidates candidates(tokens, topk);
     std::string wrong;
     for (int64_t first = 0; first < stride; first += range) {
       MUST(ScoreKeyRange(queries, index, first, range, scores.get(), range, multiprocessors,
                          nullptr));
       MUST(SelectFromRange(
           MakeSelection(batch, device, topk, width, positions.get(), slots.get(), counts.get()),
-          {best_keys.get(), best_positions.get(), best_counts.get()}, scores.get(), range, first,
-          range, first + range >= stride, nullptr));
+          candidates.Running(), scores.get(), range, first, range, first + range >= stride,
+          nullptr));
       MUST(cudaDeviceSynchronize());
       if (wrong.empty()) wrong = compare_scores(scores.Host(), first, first + range, range);
     }
@@ -311,10 +324,22 @@ void CheckSelection(const std::string& name, int candidates, int topk,
       MakeSelection(batch, device, topk, width, positions.get(), slots.get(), counts.get()),
       d_scores.get(), stride, multiprocessors, nullptr));
   MUST(cudaDeviceSynchronize());
-  const std::string wrong = CompareSelection(batch, scores, stride, topk, width, positions.Host(),
-                                             slots.Host(), counts.Host());
-  Report("selection/" + name + "/n" + std::to_string(candidates) + "_k" + std::to_string(topk),
-         wrong.empty(), wrong);
+  std::string wrong = CompareSelection(batch, scores, stride, topk, width, positions.Host(),
+                                       slots.Host(), counts.Host());
+  const std::string what = name + "/n" + std::to_string(candidates) + "_k" + std::to_string(topk);
+  Report("selection/" + what, wrong.empty(), wrong);
+
+  const Candidates running(tokens, topk);
+  for (int64_t first = 0; first < stride; first += kMaxRange) {
+    MUST(SelectFromRange(
+        MakeSelection(batch, device, topk, width, positions.get(), slots.get(), counts.get()),
+        running.Running(), d_scores.get() + first, stride, first,
+        std::min(kMaxRange, stride - first), first + kMaxRange >= stride, nullptr));
+  }
+  MUST(cudaDeviceSynchronize());
+  wrong = CompareSelection(batch, scores, stride, topk, width, positions.Host(), slots.Host(),
+                           counts.Host());
+  Report("selection_by_ranges/" + what, wrong.empty(), wrong);
 }
 
 // ---- Attention ----------------------------------------------------------------------------------
@@ -355,60 +380,88 @@ Rows MakeRows(RowForm form, int64_t count) {
   return rows;
 }
 
-// counts[t] rows for each token; `width` may be larger than all. Returns the outputs.
-std::vector<float> CheckAttention(const std::string& name, RowForm form, const Rows& rows,
-                                  const std::vector<int32_t>& counts, int heads, int width,
-                                  const std::vector<uint16_t>& q, const std::vector<int32_t>& slots,
-                                  bool compare) {
-  const int64_t tokens = static_cast<int64_t>(counts.size());
-  const Device<uint8_t> d_rows(rows.bytes);
-  const Device<uint16_t> d_q(q);
-  const Device<int32_t> d_slots(slots), d_counts(counts);
-  const Device<float> out(static_cast<size_t>(tokens * heads * 512));
+struct AttentionCase {
+  RowForm form = RowForm::kBf16;
+  const Rows* rows = nullptr;
+  int heads = 0;
+  std::vector<uint16_t> q;      // [T, heads, 576]
+  std::vector<int32_t> counts;  // [T]
+  std::vector<int32_t> slots;   // [T, width]
+  int width = 0;
+  float scale = 0.05f;
+  const Batch* dense = nullptr;  // tokens read all rows of their sequence; these are `slots` too
+};
+
+std::vector<float> Attend(const AttentionCase& c, int64_t tokens) {
+  const Device<uint8_t> d_rows(c.rows->bytes);
+  const Device<uint16_t> d_q(c.q);
+  const Device<int32_t> d_slots(c.slots), d_counts(c.counts);
+  const Device<float> out(static_cast<size_t>(tokens * c.heads * 512));
   RowAttentionArgs args;
-  args.form = form;
+  args.form = c.form;
   args.q = d_q.get();
   args.num_tokens = tokens;
-  args.num_heads = heads;
+  args.num_heads = c.heads;
   args.rows = d_rows.get();
+  args.softmax_scale = c.scale;
+  args.out = out.get();
+  if (c.dense != nullptr) {
+    const DeviceBatch batch(*c.dense);
+    args.positions = batch.positions.get();
+    args.sequences = batch.sequences.get();
+    args.page_table = batch.page_table.get();
+    args.page_table_stride = c.dense->table_stride;
+    MUST(RowAttention(args, nullptr));
+    MUST(cudaDeviceSynchronize());
+    return out.Host();
+  }
   args.slots = d_slots.get();
   args.counts = d_counts.get();
-  args.width = width;
-  args.softmax_scale = 0.05f;
-  args.out = out.get();
+  args.width = c.width;
   MUST(RowAttention(args, nullptr));
   MUST(cudaDeviceSynchronize());
-  const std::vector<float> result = out.Host();
-  if (!compare) return result;
+  return out.Host();
+}
+
+// The definition, for one head of one token: [512].
+std::vector<double> AttendOnHost(const AttentionCase& c, int64_t token, int head) {
+  const int count = c.counts[static_cast<size_t>(token)];
+  auto row = [&](int i) {
+    return c.rows->values.data() + int64_t{c.slots[static_cast<size_t>(token * c.width + i)]} * 576;
+  };
+  const uint16_t* query = c.q.data() + (token * c.heads + head) * 576;
+  std::vector<double> weights(static_cast<size_t>(count));
+  double max = -std::numeric_limits<double>::infinity();
+  for (int i = 0; i < count; ++i) {
+    double dot = 0;
+    for (int j = 0; j < 576; ++j) dot += static_cast<double>(FromBf16(query[j])) * row(i)[j];
+    weights[static_cast<size_t>(i)] = dot * static_cast<double>(c.scale);
+    max = std::max(max, weights[static_cast<size_t>(i)]);
+  }
+  double total = 0;
+  for (double& w : weights) total += w = std::exp(w - max);
+  std::vector<double> out(512, 0);
+  for (int i = 0; i < count; ++i) {
+    for (size_t v = 0; v < 512; ++v) {
+      out[v] += weights[static_cast<size_t>(i)] * static_cast<double>(row(i)[v]) / total;
+    }
+  }
+  return out;
+}
+
+// Relative to the size of a token's results; NaN has to be where the definition has it.
+void CompareAttention(const std::string& name, const AttentionCase& c,
+                      const std::vector<float>& result) {
+  const int64_t tokens = static_cast<int64_t>(c.counts.size());
   std::vector<double> error(static_cast<size_t>(tokens), 0), norm(static_cast<size_t>(tokens), 0);
   Parallel(tokens, [&](int64_t t) {
-    const int count = counts[static_cast<size_t>(t)];
-    std::vector<double> weights(static_cast<size_t>(count));
-    for (int h = 0; h < heads; ++h) {
-      const uint16_t* query = q.data() + (t * heads + h) * 576;
-      double max = -std::numeric_limits<double>::infinity();
-      for (int i = 0; i < count; ++i) {
-        const float* row =
-            rows.values.data() + int64_t{slots[static_cast<size_t>(t * width + i)]} * 576;
-        double dot = 0;
-        for (int j = 0; j < 576; ++j) dot += static_cast<double>(FromBf16(query[j])) * row[j];
-        weights[static_cast<size_t>(i)] = dot * static_cast<double>(0.05f);
-        max = std::max(max, weights[static_cast<size_t>(i)]);
-      }
-      double total = 0;
-      for (double& w : weights) total += w = std::exp(w - max);
-      std::vector<double> sum(512, 0);
-      for (int i = 0; i < count; ++i) {
-        const float* row =
-            rows.values.data() + int64_t{slots[static_cast<size_t>(t * width + i)]} * 576;
-        for (int c = 0; c < 512; ++c)
-          sum[static_cast<size_t>(c)] += weights[static_cast<size_t>(i)] * row[c];
-      }
-      for (int c = 0; c < 512; ++c) {
-        const double wanted = count == 0 ? 0 : sum[static_cast<size_t>(c)] / total;
-        const double got = result[static_cast<size_t>((t * heads + h) * 512 + c)];
-        error[static_cast<size_t>(t)] += (got - wanted) * (got - wanted);
-        norm[static_cast<size_t>(t)] += wanted * wanted;
+    for (int head = 0; head < c.heads; ++head) {
+      const std::vector<double> wanted = AttendOnHost(c, t, head);
+      for (size_t v = 0; v < 512; ++v) {
+        const double got = result[static_cast<size_t>(t * c.heads + head) * 512 + v];
+        if (std::isnan(got) && std::isnan(wanted[v])) continue;
+        error[static_cast<size_t>(t)] += (got - wanted[v]) * (got - wanted[v]);
+        norm[static_cast<size_t>(t)] += wanted[v] * wanted[v];
       }
     }
   });
@@ -420,42 +473,125 @@ std::vector<float> CheckAttention(const std::string& name, RowForm form, const R
   char text[64];
   std::snprintf(text, sizeof(text), "relative error %.2e", worst);
   Report(name, worst < 4e-3, text);
-  return result;
+}
+
+// The first tokens give the same bits whoever else is there: numbers that make different grids.
+void CompareBatches(const std::string& name, const AttentionCase& c, const std::vector<float>& all,
+                    const std::vector<int>& batches) {
+  std::string wrong;
+  for (const int tokens : batches) {
+    const std::vector<float> some = Attend(c, tokens);
+    const size_t shared = std::min(some.size(), all.size());
+    if (std::memcmp(some.data(), all.data(), shared * sizeof(float)) != 0) {
+      wrong += " " + std::to_string(tokens);
+    }
+  }
+  Report(name, wrong.empty(), wrong);
+}
+
+void CheckChosenRows(const std::string& name, RowForm form, const Rows& rows, int heads) {
+  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .width = 700};
+  c.counts = {0, 1, 63, 64, 65, 128, 200, 699, 700};
+  const size_t few = c.counts.size();
+  while (c.counts.size() < 140) c.counts.push_back(static_cast<int32_t>(generator() % 701));
+  c.slots.assign(c.counts.size() * static_cast<size_t>(c.width), -1);
+  for (size_t t = 0; t < c.counts.size(); ++t) {
+    for (int i = 0; i < c.counts[t]; ++i) {
+      c.slots[t * static_cast<size_t>(c.width) + static_cast<size_t>(i)] =
+          static_cast<int32_t>(generator() % 3000);
+    }
+  }
+  c.q.resize(c.counts.size() * static_cast<size_t>(heads) * 576);
+  for (uint16_t& x : c.q) x = ToBf16(Normal());
+  const std::vector<float> result = Attend(c, static_cast<int64_t>(few));
+  CompareBatches(name + "/equal_bits_in_any_batch", c, result, {1, 3, 12, 24, 48, 140});
+  c.counts.resize(few);
+  CompareAttention(name + "/few", c, result);
+}
+
+// Every row of a sequence, by its pages.
+void CheckDense(const std::string& name, RowForm form, int heads) {
+  std::vector<int> contexts = {700, 1, 64, 65, 699}, of_sequence = {0, 1, 1, 1, 2};
+  const size_t few = contexts.size();
+  for (int t = 0; t < 100; ++t) contexts.push_back(601 + t), of_sequence.push_back(3);
+  const Batch batch(contexts, of_sequence);
+  const Rows rows = MakeRows(form, batch.num_pages * 64);
+  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .width = 704, .dense = &batch};
+  c.counts = {contexts.begin(), contexts.end()};
+  c.slots.assign(c.counts.size() * static_cast<size_t>(c.width), -1);
+  for (int64_t t = 0; t < batch.tokens(); ++t) {
+    for (int i = 0; i < contexts[static_cast<size_t>(t)]; ++i) {
+      c.slots[static_cast<size_t>(t * c.width + i)] = static_cast<int32_t>(batch.Slot(t, i));
+    }
+  }
+  c.q.resize(c.counts.size() * static_cast<size_t>(heads) * 576);
+  for (uint16_t& x : c.q) x = ToBf16(Normal());
+  const std::vector<float> result = Attend(c, static_cast<int64_t>(few));
+  CompareBatches(name + "/equal_bits_in_any_batch", c, result, {1, 3, 40, 105});
+  c.dense = nullptr;
+  CompareBatches(name + "/equal_bits_as_chosen", c, result, {5, 105});
+  c.counts.resize(few);
+  CompareAttention(name + "/few", c, result);
+}
+
+// Scores of some size that differ by a little, exactly: 2^20 + 2k times the scale. Then infinite
+// ones and NaN, which come from the last rotary column.
+void CheckLargeScores(const std::string& name, RowForm form) {
+  Rows rows = MakeRows(form, 700);
+  const int row_bytes = form == RowForm::kFp8 ? 656 : 1152;
+  auto set = [&](int row, int rotary, float value) {
+    const uint16_t bits = ToBf16(value);
+    std::memcpy(rows.bytes.data() + (row + 1) * row_bytes - (64 - rotary) * 2, &bits, 2);
+    rows.values[static_cast<size_t>(row * 576 + 512 + rotary)] = value;
+  };
+  for (int row = 0; row < 700; ++row) {
+    set(row, 0, 1024);
+    set(row, 1, static_cast<float>(static_cast<int>(generator() % 33) - 16));
+    set(row, 63, 0);
+  }
+  set(640, 63, INFINITY);
+  set(641, 63, -INFINITY);
+  set(642, 63, NAN);
+  const int heads = 64;
+  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .width = 640};
+  const std::vector<std::vector<int32_t>> lists = {{}, {640}, {641}, {642}, {640, 641}};
+  for (const int count : {1, 100, 639}) {
+    for (const std::vector<int32_t>& more : lists) {
+      std::vector<int32_t> list = more;
+      for (int i = 0; i < count && i < 640 - static_cast<int>(more.size()); ++i) list.push_back(i);
+      std::reverse(list.begin(), list.end());
+      c.counts.push_back(static_cast<int32_t>(list.size()));
+      list.resize(static_cast<size_t>(c.width), -1);
+      c.slots.insert(c.slots.end(), list.begin(), list.end());
+    }
+  }
+  c.counts.push_back(1);  // nothing but a weight of 0
+  c.slots.push_back(641);
+  c.slots.resize(c.counts.size() * static_cast<size_t>(c.width), -1);
+  for (const float size : {1.0f, 2e4f, -2e4f, 1e6f, -1e6f}) {
+    c.q.assign(c.counts.size() * static_cast<size_t>(heads) * 576, 0);
+    for (size_t at = 0; at < c.q.size(); at += 576) {
+      c.q[at + 512] = ToBf16(size < 0 ? -1024.0f : 1024.0f);
+      c.q[at + 513] = ToBf16(static_cast<float>(at / 576 % 5) * 16);
+      c.q[at + 575] = ToBf16(1);
+    }
+    c.scale = std::fabs(size) * 0x1p-20f;
+    CompareAttention(name + "/scores_of_" + std::to_string(static_cast<int>(size)), c,
+                     Attend(c, static_cast<int64_t>(c.counts.size())));
+  }
 }
 
 void CheckAttentionForms() {
   for (const RowForm form : {RowForm::kBf16, RowForm::kFp8}) {
-    const std::string prefix = form == RowForm::kFp8 ? "attention/fp8/h" : "attention/bf16/h";
+    const std::string prefix = form == RowForm::kFp8 ? "attention/fp8" : "attention/bf16";
     const Rows rows = MakeRows(form, 3000);
     for (const int heads : {6, 16, 64, 128, 192}) {
-      const int width = 700;
-      // Enough tokens for every cut: 1, 3, 12, 24, 48, 140 make different grids.
-      const std::vector<int32_t> few = {0, 1, 63, 64, 65, 128, 200, 699, 700};
-      std::vector<uint16_t> q(static_cast<size_t>(140 * heads * 576));
-      for (uint16_t& x : q) x = ToBf16(Normal());
-      std::vector<int32_t> counts(140), slots(static_cast<size_t>(140 * width), -1);
-      for (int t = 0; t < 140; ++t) {
-        counts[static_cast<size_t>(t)] =
-            t < 9 ? few[static_cast<size_t>(t)] : static_cast<int32_t>(generator() % 701);
-        for (int i = 0; i < counts[static_cast<size_t>(t)]; ++i) {
-          slots[static_cast<size_t>(t * width + i)] = static_cast<int32_t>(generator() % 3000);
-        }
-      }
-      const std::vector<float> all =
-          CheckAttention(prefix + std::to_string(heads) + "/few", form, rows,
-                         {counts.begin(), counts.begin() + 9}, heads, width, q, slots, true);
-      std::string wrong;
-      for (const int tokens : {1, 3, 12, 24, 48, 140}) {
-        const std::vector<float> some =
-            CheckAttention("", form, rows, {counts.begin(), counts.begin() + tokens}, heads, width,
-                           q, slots, false);
-        const size_t shared = static_cast<size_t>(std::min(tokens, 9) * heads * 512);
-        if (std::memcmp(some.data(), all.data(), shared * sizeof(float)) != 0) {
-          wrong += " " + std::to_string(tokens);
-        }
-      }
-      Report(prefix + std::to_string(heads) + "/equal_bits_in_any_batch", wrong.empty(), wrong);
+      CheckChosenRows(prefix + "/h" + std::to_string(heads), form, rows, heads);
     }
+    for (const int heads : {6, 128}) {
+      CheckDense(prefix + "/dense/h" + std::to_string(heads), form, heads);
+    }
+    CheckLargeScores(prefix, form);
   }
 }
 
@@ -585,9 +721,9 @@ bool Wanted(const std::string& name) {
 
 // flops and bytes: of one launch.
 void Bench(const std::string& name, int sets, double flops, double bytes,
-           const std::function<void(int, cudaStream_t)>& work) {
+           const std::function<void(int, cudaStream_t)>& work, int repeats = 15) {
   if (!Wanted(name)) return;
-  const Times t = Time(sets, 15, work);
+  const Times t = Time(sets, repeats, work);
   std::printf("%-52s cold %8.1f  graph %8.1f [%.1f, %.1f] us  %7.1f TFLOP/s  %6.2f TB/s\n",
               name.c_str(), t.cold, t.graph, t.low, t.high, flops / t.graph / 1e6,
               bytes / t.graph / 1e6);
@@ -604,7 +740,9 @@ void BenchShape(bool prompt, int tokens, int context, int heads) {
   const std::string shape = (prompt ? std::string("/prefill/t") : std::string("/decode/b")) +
                             std::to_string(tokens) + "_s" + std::to_string(context);
   if (!Wanted("indexer" + shape) && !Wanted("indexer_e4m3" + shape) &&
-      !Wanted("selection" + shape) && !Wanted("attention" + shape) && !Wanted("chain" + shape)) {
+      !Wanted("selection" + shape) && !Wanted("attention" + shape) &&
+      !Wanted("attention_fp8" + shape) && !Wanted("dense" + shape) &&
+      !Wanted("dense_fp8" + shape) && !Wanted("chain" + shape)) {
     return;
   }
   const int64_t table_stride = context / 64;
@@ -641,9 +779,7 @@ void BenchShape(bool prompt, int tokens, int context, int heads) {
   const Device<float> scores(static_cast<size_t>(tokens * stride));
   const Device<int32_t> out_positions(static_cast<size_t>(tokens) * kTopk),
       out_slots(static_cast<size_t>(tokens) * kTopk), out_counts(static_cast<size_t>(tokens));
-  const Device<uint32_t> best_keys(prompt ? static_cast<size_t>(tokens) * kTopk : 1);
-  const Device<int32_t> best_positions(prompt ? static_cast<size_t>(tokens) * kTopk : 1),
-      best_counts(static_cast<size_t>(tokens));
+  const Candidates candidates(prompt ? tokens : 0, kTopk);
   IndexForm index_form = IndexForm::kInt8;
   auto queries = [&](int set) {
     const int64_t first = int64_t{set} * tokens;
@@ -689,10 +825,9 @@ void BenchShape(bool prompt, int tokens, int context, int heads) {
       return;
     }
     for (int64_t first = 0; first < context; first += range) {
-      MUST(SelectFromRange(selection(set),
-                           {best_keys.get(), best_positions.get(), best_counts.get()}, scores.get(),
-                           stride, first, std::min<int64_t>(range, context - first),
-                           first + range >= context, stream));
+      MUST(SelectFromRange(selection(set), candidates.Running(), scores.get(), stride, first,
+                           std::min<int64_t>(range, context - first), first + range >= context,
+                           stream));
     }
   };
   auto score_and_select = [&](int set, cudaStream_t stream) {
@@ -705,33 +840,46 @@ void BenchShape(bool prompt, int tokens, int context, int heads) {
       const int64_t keys = std::min<int64_t>(range, context - first);
       MUST(ScoreKeyRange(queries(set), index(set), first, keys, scores.get(), stride,
                          multiprocessors, stream));
-      MUST(SelectFromRange(selection(set),
-                           {best_keys.get(), best_positions.get(), best_counts.get()}, scores.get(),
-                           stride, first, keys, first + range >= context, stream));
+      MUST(SelectFromRange(selection(set), candidates.Running(), scores.get(), stride, first, keys,
+                           first + range >= context, stream));
     }
   };
-  const RowForm form = prompt ? RowForm::kBf16 : RowForm::kFp8;
-  const int64_t row_bytes = prompt ? 1152 : 656;
-  const Device<uint8_t> rows(static_cast<size_t>(slots_total * row_bytes));
-  Fill(rows.get(), slots_total * row_bytes, 4, prompt ? 3 : 2);
+  const Device<uint8_t> rows_bf16(prompt ? static_cast<size_t>(slots_total * 1152) : 0);
+  const Device<uint8_t> rows_fp8(static_cast<size_t>(slots_total * 656));
+  if (prompt) Fill(rows_bf16.get(), slots_total * 1152, 4, 3);
+  Fill(rows_fp8.get(), slots_total * 656, 4, 2);
   const Device<uint16_t> query(static_cast<size_t>(int64_t{tokens} * heads * 576));
   Fill(query.get(), int64_t{tokens} * heads * 576 * 2, 5, 3);
   const Device<uint16_t> out(static_cast<size_t>(int64_t{tokens} * heads * 512));
-  auto attend_from = [&](const int32_t* slots, cudaStream_t stream) {
+  auto attention = [&](RowForm form) {
     RowAttentionArgs args;
     args.form = form;
     args.q = query.get();
     args.num_tokens = tokens;
     args.num_heads = heads;
-    args.rows = rows.get();
-    args.slots = slots;
-    args.counts = out_counts.get();
-    args.width = kTopk;
+    args.rows = form == RowForm::kFp8 ? rows_fp8.get() : rows_bf16.get();
     args.softmax_scale = 0.05f;
     args.out = out.get();
     args.out_bf16 = true;
+    return args;
+  };
+  auto attend_from = [&](RowForm form, const int32_t* slots, cudaStream_t stream) {
+    RowAttentionArgs args = attention(form);
+    args.slots = slots;
+    args.counts = out_counts.get();
+    args.width = kTopk;
     MUST(RowAttention(args, stream));
   };
+  auto attend_to_all = [&](RowForm form, int set, cudaStream_t stream) {
+    RowAttentionArgs args = attention(form);
+    args.positions = d_positions.get() + int64_t{set} * tokens;
+    args.sequences = d_sequences.get() + int64_t{set} * tokens;
+    args.page_table = d_table.get();
+    args.page_table_stride = table_stride;
+    MUST(RowAttention(args, stream));
+  };
+  const RowForm form = prompt ? RowForm::kBf16 : RowForm::kFp8;
+  const int64_t row_bytes = prompt ? 1152 : 656;
   // Every set's selection, so that attention alone reads different rows each time.
   const Device<int32_t> kept(static_cast<size_t>(all) * kTopk);
   for (int set = 0; set < sets; ++set) {
@@ -754,13 +902,30 @@ void BenchShape(bool prompt, int tokens, int context, int heads) {
     index_form = IndexForm::kInt8;
     if (prompt) Bench("indexer+selection" + shape, sets, pairs * 16384, 0, score_and_select);
   }
+  auto attend_kept = [&](RowForm rows) {
+    return [&, rows](int set, cudaStream_t stream) {
+      attend_from(rows, kept.get() + int64_t{set} * tokens * kTopk, stream);
+    };
+  };
   Bench("attention" + shape + with_heads, sets, attention_flops, attention_bytes,
-        [&](int set, cudaStream_t stream) {
-          attend_from(kept.get() + int64_t{set} * tokens * kTopk, stream);
-        });
+        attend_kept(form));
+  if (prompt) {
+    Bench("attention_fp8" + shape + with_heads, sets, attention_flops, 0,
+          attend_kept(RowForm::kFp8));
+  }
+  if (heads == 128 && context == 32768) {
+    const double flops =
+        2.0 * heads * 1088 * std::accumulate(positions.begin(), positions.begin() + tokens, 0.0);
+    for (const RowForm rows : {RowForm::kFp8, RowForm::kBf16}) {
+      if (rows == RowForm::kBf16 && !prompt) continue;
+      Bench((rows == RowForm::kFp8 ? "dense_fp8" : "dense") + shape + with_heads, sets, flops, 0,
+            [&](int set, cudaStream_t stream) { attend_to_all(rows, set, stream); },
+            prompt ? 3 : 15);
+    }
+  }
   Bench("chain" + shape + with_heads, sets, 0, 0, [&](int set, cudaStream_t stream) {
     score_and_select(set, stream);
-    attend_from(out_slots.get(), stream);
+    attend_from(form, out_slots.get(), stream);
   });
 }
 

@@ -1,9 +1,8 @@
 // Attention over chosen cache rows, in one kernel of clusters; the header says how work is cut up.
 //
 // A block is four warpgroups. Two fill its stages: queries, then its tiles. One scores the tiles,
-// queries in registers, and sends each other block of the cluster the columns that it sums, and the
-// tile's weights (in clusters of eight, where there is no room for these, the others fetch them).
-// One sums its columns over all tiles in ascending order.
+// queries in registers, and sends each other block of the cluster the columns that it sums and the
+// tile's weights. One sums its columns over all tiles in ascending order.
 //
 // A stage belongs to its block, and with it a place in every other block for what is sent there:
 // all of it is free again once the block has scored the tile and every block has summed it.
@@ -17,9 +16,11 @@ namespace {
 
 constexpr int kWarp = 32;
 constexpr int kThreads = 512;
-// Of a tile: for each head the four powers of two, as bf16, that its weights are relative to.
-constexpr int kPowerBytes = kGroupHeads * 4 * 2;
-constexpr int kOnesBytes = 256;  // of 16 rows by 8 columns
+// Weights are relative to 2^m, m a multiple of 64 in sixteen bits, for each of a head's four
+// threads: a bf16 weight has room for 2^32 above and 2^-126 below.
+constexpr float kPowerUnit = 64;
+constexpr int kPowerBytes = kGroupHeads * 4 * 2;  // of a tile
+constexpr int kOnesBytes = 256;                   // of 16 rows by 8 columns
 constexpr int kSharedLimit = 232448;
 
 __device__ __forceinline__ uint32_t PackPair(float low, float high) {
@@ -32,9 +33,9 @@ __device__ __forceinline__ float Exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-// 2^e for a whole number e <= 0, or 0 below -126: the number's last bits become the exponent.
-__device__ __forceinline__ float PowerOfTwo(float e) {
-  return __uint_as_float(__float_as_uint(fmaxf(e, -127.0f) + (0x1.8p23f + 127.0f)) << 23);
+// 2^(kPowerUnit * n) for n <= 0, or 0 where no float is as small: from -2 on.
+__device__ __forceinline__ float PowerOfTwo(int n) {
+  return __int_as_float(max(0x3f800000 + max(n, -2) * (64 << 23), 0));
 }
 // Of four neighbouring lanes, lane i gets what each holds at i, in their order.
 __device__ __forceinline__ void Transpose(uint32_t (&x)[4], int quad) {
@@ -53,12 +54,10 @@ __device__ __forceinline__ void Transpose(uint32_t (&x)[4], int quad) {
 // columns.
 template <int kBlocks>
 struct Layout {
-  static constexpr int kStages = 2;                    // tiles of its own
-  static constexpr int kSlots = kBlocks == 2 ? 2 : 1;  // tiles of each other block
+  static constexpr int kStages = kBlocks == 8 ? 1 : 2;  // tiles of its own
+  static constexpr int kSlots = kBlocks == 2 ? 2 : 1;   // tiles of each other block
   // Whether there are registers for a tile's weights while those of the tile before are in use.
   static constexpr bool kLoadsEarly = kBlocks > 2;
-  // Whether weights are sent; otherwise the others fetch them.
-  static constexpr bool kSendsWeights = kBlocks < 8;
   static constexpr int kColumns = kLatent / kBlocks;             // that a block sums
   static constexpr int kPart = kColumns < 128 ? kColumns : 128;  // of one product
   static constexpr int kParts = kColumns / kPart;
@@ -66,13 +65,12 @@ struct Layout {
   static constexpr int kPlaces = kSlots * (kBlocks - 1);
   static constexpr int kSlices = kStages * kTileBytes;
   static constexpr int kWeights = kSlices + kPlaces * kSliceBytes;
-  static constexpr int kPowers = kWeights + (kSendsWeights ? kPlaces * kBlock : 0);
+  static constexpr int kPowers = kWeights + kPlaces * kBlock;
   static constexpr int kOnes = kPowers + kSlots * kBlocks * kPowerBytes;
   static constexpr int kBarriers = kOnes + kOnesBytes;
   static constexpr int kSharedBytes = kBarriers + (3 * kStages + kBlocks * kSlots) * 8;
   static constexpr int kFreeArrivals = 1 + 4 * kBlocks;  // scored, and summed by four warps each
-  static constexpr int kSentBytes =                      // of a tile to a block
-      kSliceBytes + (kSendsWeights ? kBlock : 0) + kPowerBytes;
+  static constexpr int kSentBytes = kSliceBytes + kBlock + kPowerBytes;  // of a tile to a block
   static_assert(kSharedBytes <= kSharedLimit);
 };
 
@@ -128,9 +126,9 @@ struct Memory {
 
 // ---- Scores -------------------------------------------------------------------------------------
 
-// Scores of a tile to weights, and the powers they are relative to: whole numbers, and numbers of
-// bf16, at or above a thread's largest. Both as the second product wants them. A power is at most
-// 2^-7 of the score above it, and weights must not vanish: |score * log2 e| stays below 2^14.
+// Scores of a tile to weights, as the second product wants them, and the powers that they are
+// relative to: the multiple of 64 next to the largest of a thread's sixteen of a head. Below -2^21
+// or above it none is near: weights vanish, or are infinite.
 __device__ __forceinline__ void StoreWeights(float (&scores)[32], int rows, float scale,
                                              uint32_t weights, uint32_t powers, int thread) {
   const int quad = thread % 4;
@@ -141,6 +139,7 @@ __device__ __forceinline__ void StoreWeights(float (&scores)[32], int rows, floa
       if (8 * (i / 4) + 2 * quad + i % 2 >= rows) scores[i] = -INFINITY;
     }
   }
+  constexpr float kWhole = 0x1.8p23f;  // added, rounds to a whole number, which is the last bits
   float power[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -150,12 +149,11 @@ __device__ __forceinline__ void StoreWeights(float (&scores)[32], int rows, floa
       const float* p = scores + 8 * i + 2 * r;
       part[i] = fmaxf(fmaxf(p[0], p[1]), fmaxf(p[4], p[5]));
     }
-    const float most = fmaxf(fmaxf(part[0], part[1]), fmaxf(part[2], part[3])) * scale;
-    const float whole = ceilf(most);
-    const uint32_t bits = __float_as_uint(whole) + (whole > 0.0f ? 0xffffu : 0u);
-    // Where all weights are 0, or NaN, the least that there is; any where one is infinite.
-    power[r] = __uint_as_float(bits & 0xffff0000u);
-    power[r] = most == INFINITY ? 0.0f : fmaxf(power[r], -0x1.fep127f);
+    const float most = fmaxf(fmaxf(part[0], part[1]), fmaxf(part[2], part[3]));
+    const float units = fminf(fmaxf(most * (scale / kPowerUnit), -32768.0f), 32767.0f) + kWhole;
+    power[r] = (units - kWhole) * kPowerUnit;
+    sm90::StoreShared2(powers + static_cast<uint32_t>(((head + 8 * r) * 4 + quad) * 2),
+                       __float_as_uint(units));
   }
 #pragma unroll
   for (int i = 0; i < 32; ++i) scores[i] = Exp2(fmaf(scores[i], scale, -power[i / 2 % 2]));
@@ -168,11 +166,6 @@ __device__ __forceinline__ void StoreWeights(float (&scores)[32], int rows, floa
     sm90::StoreShared16(
         weights + static_cast<uint32_t>((k * 128 + thread) * 16),
         make_uint4(pairs[4 * k], pairs[4 * k + 1], pairs[4 * k + 2], pairs[4 * k + 3]));
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    sm90::StoreShared2(powers + static_cast<uint32_t>(((head + 8 * r) * 4 + quad) * 2),
-                       __float_as_uint(power[r]) >> 16);
   }
 }
 
@@ -254,10 +247,8 @@ __device__ __forceinline__ void ScoreTiles(const Items& items, const Where& wher
         for (int i = 1; i < kBlocks; ++i) {
           const int peer = (where.rank + i) & (kBlocks - 1);
           const uint32_t rank = static_cast<uint32_t>(peer);
-          if constexpr (L::kSendsWeights) {
-            sm90::BulkCopyToPeer(memory.Weights(where.rank, peer, number), weights, kBlock, ready,
-                                 rank);
-          }
+          sm90::BulkCopyToPeer(memory.Weights(where.rank, peer, number), weights, kBlock, ready,
+                               rank);
           sm90::BulkCopyToPeer(powers, powers, kPowerBytes, ready, rank);
         }
       }
@@ -336,7 +327,7 @@ __device__ __forceinline__ void SumTiles(const Items& items, const Where& where,
   const int quad = lane % 4;
   const int row = thread / kWarp * 16 + lane / 4;
   float out[L::kParts][L::kPart / 2];
-  float power[2];
+  int power[2];           // in units
   float total[4];         // of weights: a product with ones
   uint32_t position = 0;  // of the tile among the cluster's
   uint32_t before = 0;    // how often stages were filled with queries
@@ -348,6 +339,7 @@ __device__ __forceinline__ void SumTiles(const Items& items, const Where& where,
 #pragma unroll
     for (int part = 0; part < L::kParts; ++part) sm90::Pin(out[part]);
     sm90::Pin(total);
+    __syncwarp();  // all lanes have read the weights
     if (held && lane == 0) {
       const uint32_t fill = (position - 1) / kBlocks + before;
       sm90::BarrierArrivePeer(sm90::PeerAddress(memory.Free(fill), (position - 1) % kBlocks));
@@ -374,25 +366,21 @@ __device__ __forceinline__ void SumTiles(const Items& items, const Where& where,
     for (int r = 0; r < 2; ++r) {
       const uint2 v = sm90::LoadShared8(powers + static_cast<uint32_t>((row + 8 * r) * 8));
       const uint32_t pair = quad < 2 ? v.x : v.y;
-      const float of_thread = __uint_as_float(quad % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
-      float joined = fmaxf(power[r], __uint_as_float(v.x << 16));
-      joined = fmaxf(joined, __uint_as_float(v.x & 0xffff0000u));
-      joined = fmaxf(joined, __uint_as_float(v.y << 16));
-      joined = fmaxf(joined, __uint_as_float(v.y & 0xffff0000u));
+      const int of_thread = static_cast<int>(quad % 2 == 0 ? pair << 16 : pair) >> 16;
+      const uint32_t most = __vmaxs2(v.x, v.y);
+      const int joined =
+          max(power[r], max(static_cast<int>(most << 16), static_cast<int>(most)) >> 16);
       factor[r] = PowerOfTwo(power[r] - joined);
       tile_factor[r] = (__float_as_uint(PowerOfTwo(of_thread - joined)) >> 16) * 0x10001u;
       power[r] = joined;
     }
     if constexpr (!L::kLoadsEarly) let_go();
-    uint32_t stored = own || !L::kSendsWeights ? memory.OwnWeights(number + before)
-                                               : memory.Weights(owner, where.rank, number);
-    if constexpr (!L::kSendsWeights) stored = sm90::PeerAddress(stored, position % kBlocks);
-    stored += static_cast<uint32_t>(thread * 16);
+    const uint32_t stored =
+        own ? memory.OwnWeights(number + before) : memory.Weights(owner, where.rank, number);
     uint4 loaded[4];
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      const uint32_t from = stored + static_cast<uint32_t>(k * 128 * 16);
-      loaded[k] = L::kSendsWeights ? sm90::LoadShared16(from) : sm90::LoadPeer16(from);
+      loaded[k] = sm90::LoadShared16(stored + static_cast<uint32_t>((k * 128 + thread) * 16));
     }
     if constexpr (L::kLoadsEarly) let_go();
     uint32_t a[4][4];
@@ -437,7 +425,7 @@ __device__ __forceinline__ void SumTiles(const Items& items, const Where& where,
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      power[r] = -INFINITY;
+      power[r] = INT32_MIN / 2;
       total[2 * r] = total[2 * r + 1] = 0;
     }
     for (int tile = 0; tile < tiles; ++tile) sum();

@@ -6,10 +6,11 @@
 // cluster, each number is made by the same operations in the same order, so tokens can be spread to
 // fill the machine without changing a bit.
 //
-// Numerics  bf16 products, f32 sums on tensor cores; weights 2^(score * log2 e * scale - m), m a
-//           whole number at or above the largest of sixteen scores, rounded to bf16; both products
-//           and the sum of the weights take the rounded ones. Joining tiles multiplies by powers of
-//           two. Scores stay below 11,000.
+// Numerics  bf16 products, f32 sums on tensor cores; weights 2^(score * log2 e - m), rounded to
+//           bf16, m the multiple of 64 next to the largest of sixteen exponents; both products and
+//           the sum of the weights take the rounded ones. Joining tiles multiplies by powers of
+//           two. Infinite scores and NaN as in the definition; so finite ones of 1.4 million, where
+//           m ends, and more: -infinity below, and NaN above.
 // Empty     a token without rows gets zeros.
 // Cost      per token reads K rows once for each 64 heads; 2 * H * (2C + R) operations a row. No
 //           working memory.

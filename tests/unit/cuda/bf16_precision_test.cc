@@ -329,5 +329,15 @@ TEST(Bf16Attention, IsNearTheDefinitionAndEveryTokenItsOwn) {
   }
 }
 
+// Here all weights used to vanish, and the result was NaN.
+TEST(Bf16Attention, StaysFiniteWithScoresOfTensOfThousands) {
+  for (LatentType type : {LatentType::kBf16, LatentType::kFp8}) {
+    AttentionProblem problem = {
+        .type = type, .num_heads = 16, .topk = 70, .sequences = {{200, {199, 63, 3}}}};
+    problem.q_size = 20000;
+    ExpectAttention(problem, std::string(Name(type)));
+  }
+}
+
 }  // namespace
 }  // namespace winnow::cpu
