@@ -73,7 +73,7 @@ def plot(curves, layers, title):
             x = left + margin + (math.log2(context) - first) / max(last - first, 1) * (width - 80)
             y = top + height - 40 - (math.log10(value) - low) / (high - low) * (height - 70)
             return x, y
-        name = "one token of each of {:,} sequences" if phase == "decode" else "{:,} tokens of a prompt"
+        name = "one token of each of {:,} sequences" if phase != "prefill" else "{:,} tokens of a prompt"
         out.append(f'<text x="{left + margin}" y="{top + 12}">{phase}: '
                    f'{escape(name.format(tokens))}</text>')
         for context in contexts:

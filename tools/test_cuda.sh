@@ -62,7 +62,8 @@ if ((sanitize)); then
   done
   part memcheck-bf16 150 compute-sanitizer --tool memcheck --error-exitcode 9 \
     "$built/winnow_cuda_test" --gtest_brief=1 --gtest_filter="$tensor"
-  # Of selection and attention racecheck says more than it knows (docs/cuda.md, What is seen).
+  # Selection takes it more than two minutes, and of attention it says more than it knows
+  # (docs/cuda.md, What is seen).
   part racecheck-bf16 150 compute-sanitizer --tool racecheck --error-exitcode 9 \
     "$built/winnow_cuda_test" --gtest_brief=1 --gtest_filter='Bf16Linear.Lets*:Bf16Moe.*'
 fi
