@@ -353,7 +353,8 @@ __device__ __forceinline__ void SumTiles(const Items& items, const Where& where,
     const bool own = owner == where.rank;
     const uint32_t ready = memory.Ready(owner, number);
     const uint32_t parity = number / L::kSlots & 1;
-    if (!sm90::BarrierPassed(ready, parity)) {
+    // All four warps do one or the other: products are awaited by a warpgroup together.
+    if (!sm90::NamedBarrierAll(2, 128, sm90::BarrierPassed(ready, parity))) {
       let_go();
       sm90::BarrierWait(ready, parity);
     }
