@@ -164,10 +164,11 @@ static inline __m512 AddBf16Products(__m512 sum, __m512i a, __m512i b) {
 }
 #endif
 
-static inline void Prefetch(const void* p) {
+// Always inlined: GCC takes a call that only prefetches for one without effect.
+static inline __attribute__((always_inline)) void Prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
-static inline void PrefetchL2(const void* p) {
+static inline __attribute__((always_inline)) void PrefetchL2(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
 }
 
