@@ -125,10 +125,18 @@ constexpr int64_t kRowsAtOnce = kNative == 16 ? 4 : 24;
 constexpr int64_t kColumnsAtOnce = kNative == 16 ? 2048 : 768;
 constexpr int64_t kPanelFloats = kRowsAtOnce * kColumnsAtOnce / kPackedRun * kRunFloats;
 constexpr int64_t kXBytes = 256 << 10;  // of x, for L2
+// Rows of x, and of the weight, whose sums wait in scratch between two blocks of columns.
+constexpr int64_t kWaitingX = 128;
+constexpr int64_t kWaitingRows = 48;
+constexpr int64_t kWaitingFloats = kWaitingX * kWaitingRows * kLanes;
 
 static_assert(kRowsAtOnce % kTileRows == 0 && kWaitingRows % kRowsAtOnce == 0);
 static_assert(kColumnsAtOnce % kBlock == 0 && kWaitingX % kTileX == 0);
-static_assert(kPanelFloats <= kBf16PanelScratch);
+
+// The panel, sums that wait, tables of decoded numbers.
+int64_t PanelScratch(int64_t columns) {
+  return kPanelFloats + kWaitingFloats + DivideUp(columns, kBlock) * kTableBytes / 4;
+}
 
 // A block of columns of the panel.
 struct Block {
@@ -268,7 +276,7 @@ void MeetRows(const PanelArgs& args, const Source& source, int64_t first_row, in
   for (int64_t c = 0; c < columns; c += kColumnsAtOnce) {
     const int64_t end = Min(columns, c + kColumnsAtOnce);
     const Block block = {c, end - c, c == 0, end == columns};
-    float* waiting = args.scratch + kBf16PanelScratch;
+    float* waiting = args.scratch + kPanelFloats;
     const int64_t at_once = kPanelFloats / PackedFloats(Min(columns, kColumnsAtOnce));
     const int64_t step = Min(kWaitingRows, at_once / kTileRows * kTileRows);
     for (int64_t row = first_row; row < last_row; row += step) {
@@ -296,12 +304,11 @@ struct Panel {
   const PanelArgs& args;
   template <typename Source>
   void Run() const {
-    Source source(args.weight,
-                  args.scratch + kBf16PanelScratch + kWaitingX * kWaitingRows * kLanes);
+    Source source(args.weight, args.scratch + kPanelFloats + kWaitingFloats);
     const int64_t last = args.first_row + args.num_rows;
     for (int64_t row = args.first_row; row < last;) {
       const int64_t end = Min(last, (row / kBlock + 1) * kBlock);
-      source.EnterRows(row);
+      source.EnterRows(row, 0, args.weight.columns);
       args.num_x <= Source::kFewX ? FewRows(args, source, row, end)
                                   : ManyRows(args, source, row, end);
       row = end;
@@ -329,7 +336,7 @@ void DecodeRun(const TransposedArgs& args, Source& source, int64_t column, float
   const auto decode = [&](int64_t p) {
     if (p >= args.num_rows) return Run{{Pack(Zero(), Zero()), Pack(Zero(), Zero())}};
     const int64_t row = args.first_row + p;
-    if (p == 0 || row % kBlock == 0) source.EnterRows(row);
+    if (p == 0 || row % kBlock == 0) source.EnterRows(row, 0, args.weight.columns);
     const typename Source::Row from = Source::RowOf(args.weight, row);
     Source::PrefetchBehind(from, 0, args.weight.columns, column + kPackedRun);
     return n == kPackedRun ? source.Decode(from, column) : source.DecodeLast(from, column, n);
@@ -426,6 +433,6 @@ void PackRows(const PackArgs& args) {
 }  // namespace
 
 extern const Bf16LinearKernels kBf16LinearKernels = {
-    1, kPieceRows, PackedFloats, PackRows, RunPanel, RunTransposed, PackRow};
+    1, kPieceRows, PackedFloats, PackRows, PanelScratch, RunPanel, RunTransposed, PackRow};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

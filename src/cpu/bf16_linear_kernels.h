@@ -22,17 +22,7 @@ namespace winnow::cpu {
 // Numbers are packed in runs of this many, the last filled up with zeros.
 inline constexpr int64_t kPackedRun = 64;
 
-// Rows of x, and of the weight, whose sums wait in scratch between two blocks of columns.
-inline constexpr int64_t kWaitingX = 128;
-inline constexpr int64_t kWaitingRows = 48;
-inline constexpr int64_t kBf16PanelScratch = int64_t{24} * 768;  // floats of a decoded panel
-
-// Floats of scratch, aligned to 64 bytes, for a weight of so many columns: a panel, sums that wait,
-// and tables of decoded numbers.
-inline int64_t Bf16LinearScratch(int64_t columns) {
-  return kBf16PanelScratch + kWaitingX * kWaitingRows * 16 + (columns + 127) / 128 * 64;
-}
-// The same for run_transposed.
+// Floats of scratch that run_transposed takes, aligned to 64 bytes.
 inline int64_t Bf16TransposedScratch(int64_t num_rows, int64_t columns) {
   return (num_rows + 31) / 32 * 16 * 128 + (columns + 127) / 128 * 64;
 }
@@ -59,6 +49,8 @@ struct Bf16LinearKernels {
   // before any number that begins one.
   int64_t (*packed_floats)(int64_t columns);
   void (*pack)(const PackArgs& args);
+  // Floats of scratch that run_panel takes for a weight of so many columns, aligned to 64 bytes.
+  int64_t (*panel_scratch)(int64_t columns);
   // As LinearKernels has it, but x is packed: rows of x_stride floats.
   void (*run_panel)(const PanelArgs& args);
   // Likewise, of rows that pack_row packed one by one.

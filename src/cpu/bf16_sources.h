@@ -1,12 +1,15 @@
 // How products of bfloat16 numbers read weights: runs of a row, rounded, in registers. Included by
-// bf16_linear_kernels.cc only.
+// bf16_linear_kernels.cc and tile_panels.h only.
 //
 // A source decodes the rows of a type:
-//   EnterRows(row)              comes first, and again where a row lies in another block of scales
+//   EnterRows(row, c, n)        comes first, for n columns from c on, a multiple of kBlock, and
+//   again
+//                               where a row lies in another block of scales
 //   RowOf(w, row)               where a row begins
 //   Decode(row, c)              kPackedRun numbers from column c on, a multiple of it
 //   DecodeLast(row, c, n)       the last n numbers of a row, then zeros
 //   PrefetchBehind(row, rows, columns, c)   that column so many rows below
+//   AskFor(row, c, n)           n columns from c on, into L2
 //   kFewX                       up to how many rows of x it pays to decode in registers
 #pragma once
 
@@ -30,6 +33,11 @@ struct Run {
   F32x16 part(int64_t index) const { return half[index / kParts].part[index % kParts]; }
 };
 
+// Into L2.
+inline __attribute__((always_inline)) void AskForBytes(const void* first, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) PrefetchL2(static_cast<const char*>(first) + at);
+}
+
 // Rows of elements one behind the other. Source::DecodeAt decodes 64 of them from column c on.
 template <typename Source, typename Element>
 struct ElementSource {
@@ -37,10 +45,14 @@ struct ElementSource {
   static Row RowOf(const WeightArgs& w, int64_t row) {
     return static_cast<const Element*>(w.data) + row * w.columns;
   }
-  static void PrefetchBehind(Row row, int64_t rows, int64_t columns, int64_t c) {
+  static inline __attribute__((always_inline)) void PrefetchBehind(Row row, int64_t rows,
+                                                                   int64_t columns, int64_t c) {
     const Element* p = row + rows * columns + c;
     Prefetch(p);
     if constexpr (sizeof(Element) == 2) Prefetch(p + kPackedRun / 2);
+  }
+  static inline __attribute__((always_inline)) void AskFor(Row row, int64_t c, int64_t n) {
+    AskForBytes(row + c, n * static_cast<int64_t>(sizeof(Element)));
   }
   Run Decode(Row row, int64_t c) const {
     return static_cast<const Source*>(this)->DecodeAt(row + c, c);
@@ -55,7 +67,7 @@ struct ElementSource {
 struct F32Source : ElementSource<F32Source, float> {
   static constexpr int64_t kFewX = 8;
   explicit F32Source(const WeightArgs&, float*) {}
-  void EnterRows(int64_t) {}
+  void EnterRows(int64_t, int64_t, int64_t) {}
   Run DecodeAt(const float* p, int64_t) const {
     return {{Pack(Load(p), Load(p + 16)), Pack(Load(p + 32), Load(p + 48))}};
   }
@@ -64,7 +76,7 @@ struct F32Source : ElementSource<F32Source, float> {
 struct Bf16Source : ElementSource<Bf16Source, uint16_t> {
   static constexpr int64_t kFewX = 8;
   explicit Bf16Source(const WeightArgs&, float*) {}
-  void EnterRows(int64_t) {}
+  void EnterRows(int64_t, int64_t, int64_t) {}
   Run DecodeAt(const uint16_t* p, int64_t) const {
     return {{LoadBf16Pairs(p), LoadBf16Pairs(p + 32)}};
   }
@@ -73,7 +85,7 @@ struct Bf16Source : ElementSource<Bf16Source, uint16_t> {
 struct F16Source : ElementSource<F16Source, uint16_t> {
   static constexpr int64_t kFewX = 8;
   explicit F16Source(const WeightArgs&, float*) {}
-  void EnterRows(int64_t) {}
+  void EnterRows(int64_t, int64_t, int64_t) {}
   Run DecodeAt(const uint16_t* p, int64_t) const {
     return {
         {PackNumbers(LoadF16(p), LoadF16(p + 16)), PackNumbers(LoadF16(p + 32), LoadF16(p + 48))}};
@@ -100,7 +112,7 @@ struct E4m3Source : ElementSource<E4m3Source, uint8_t> {
     tables = reinterpret_cast<uint8_t*>(memory);
   }
 
-  void EnterRows(int64_t row) {
+  void EnterRows(int64_t row, int64_t c, int64_t n) {
     F32x16 magnitudes[8];
     for (int i = 0; i < 8; ++i) {
       alignas(16) uint8_t codes[16];
@@ -108,7 +120,7 @@ struct E4m3Source : ElementSource<E4m3Source, uint8_t> {
       magnitudes[i] = LoadE4m3(codes);
     }
     const float* of_row = scales ? scales + row / kBlock * num_blocks : nullptr;
-    for (int64_t block = 0; block < num_blocks; ++block) {
+    for (int64_t block = c / kBlock; block < DivideUp(c + n, kBlock); ++block) {
       WriteTable(magnitudes, Broadcast(ScaleAt(of_row, block)), tables + block * kTableBytes);
     }
   }
@@ -155,7 +167,9 @@ struct E4m3Source : ElementSource<E4m3Source, uint8_t> {
   int64_t num_blocks;
   E4m3Source(const WeightArgs& w, float*)
       : scales(w.scale), num_blocks(DivideUp(w.columns, kBlock)) {}
-  void EnterRows(int64_t row) { of_row = scales ? scales + row / kBlock * num_blocks : nullptr; }
+  void EnterRows(int64_t row, int64_t, int64_t) {
+    of_row = scales ? scales + row / kBlock * num_blocks : nullptr;
+  }
   Run DecodeAt(const uint8_t* p, int64_t c) const {
     const F32x16 scale = Broadcast(ScaleAt(of_row, c / kBlock));
     const auto at = [&](int64_t first) { return Mul(LoadE4m3(p + first), scale); };
@@ -190,14 +204,19 @@ struct Int8Source {
   using Row = CodeRow;
   static constexpr int64_t kFewX = 8;
   explicit Int8Source(const WeightArgs&, float*) {}
-  void EnterRows(int64_t) {}
+  void EnterRows(int64_t, int64_t, int64_t) {}
   static Row RowOf(const WeightArgs& w, int64_t row) {
     return {static_cast<const uint8_t*>(w.data) + row * w.columns,
             w.group_scale + row * NumCodeGroups(w.columns)};
   }
-  static void PrefetchBehind(const Row& row, int64_t rows, int64_t columns, int64_t c) {
+  static inline __attribute__((always_inline)) void PrefetchBehind(const Row& row, int64_t rows,
+                                                                   int64_t columns, int64_t c) {
     Prefetch(row.codes + rows * columns + c);
     Prefetch(row.scales + rows * NumCodeGroups(columns) + c / kCodeGroup);
+  }
+  static inline __attribute__((always_inline)) void AskFor(const Row& row, int64_t c, int64_t n) {
+    AskForBytes(row.codes + c, n);
+    PrefetchL2(row.scales + c / kCodeGroup);
   }
   Run Decode(const Row& row, int64_t c) const {
     return Product(row.codes + c, RunScales(row.scales + c / kCodeGroup));
@@ -219,14 +238,19 @@ struct Int4Source {
   using Row = CodeRow;
   static constexpr int64_t kFewX = 8;
   explicit Int4Source(const WeightArgs&, float*) {}
-  void EnterRows(int64_t) {}
+  void EnterRows(int64_t, int64_t, int64_t) {}
   static Row RowOf(const WeightArgs& w, int64_t row) {
     return {static_cast<const uint8_t*>(w.data) + row * Int4RowBytes(w.columns),
             w.group_scale + row * NumCodeGroups(w.columns)};
   }
-  static void PrefetchBehind(const Row& row, int64_t rows, int64_t columns, int64_t c) {
+  static inline __attribute__((always_inline)) void PrefetchBehind(const Row& row, int64_t rows,
+                                                                   int64_t columns, int64_t c) {
     Prefetch(row.codes + rows * Int4RowBytes(columns) + c / 2);
     Prefetch(row.scales + rows * NumCodeGroups(columns) + c / kCodeGroup);
+  }
+  static inline __attribute__((always_inline)) void AskFor(const Row& row, int64_t c, int64_t n) {
+    AskForBytes(row.codes + c / 2, n / 2);
+    PrefetchL2(row.scales + c / kCodeGroup);
   }
   Run Decode(const Row& row, int64_t c) const {
     return Product(row.codes + c / 2, RunScales(row.scales + c / kCodeGroup));

@@ -6,23 +6,10 @@
 // other, in one tile, so that a row of x has the same sums in any company.
 // Transposed: rows of x are A, pairs of rows of the weight, interleaved, are B.
 #include "cpu/bf16_linear_kernels.h"
-#include "cpu/bf16_sources.h"
-#include "cpu/panel_bias.h"
-#include "cpu/tiles.h"
+#include "cpu/tile_panels.h"
 
 namespace winnow::cpu::WINNOW_LEVEL {
 namespace {
-
-constexpr int64_t kStep = 32;  // columns of a tile of A
-constexpr int64_t kStepBytes = kStep * 2;
-constexpr int64_t kRunSteps = kPackedRun / kStep;
-
-int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t PackedFloats(int64_t columns) { return DivideUp(columns, kPackedRun) * kPackedRun / 2; }
-int64_t NumSteps(int64_t columns) { return DivideUp(columns, kStep); }
-
-uint8_t* Bytes(float* p) { return reinterpret_cast<uint8_t*>(p); }
-const uint8_t* Bytes(const float* p) { return reinterpret_cast<const uint8_t*>(p); }
 
 // ---- Packing ------------------------------------------------------------------------------------
 // Sixteen rows of x lie together, [steps, 16 pairs of columns, rows, 2]; the last rows likewise,
@@ -73,217 +60,18 @@ void PackRows(const PackArgs& args) {
   }
 }
 
-// ---- Panels -------------------------------------------------------------------------------------
-
-// A panel is decoded into scratch, [groups of sixteen rows, steps, 16, 32], so many columns at a
-// time, and meets so many rows of x before the next; sums wait in scratch meanwhile.
-constexpr int64_t kPanelGroups = 2;
-constexpr int64_t kMaxColumns = 512;
-constexpr int64_t kXAtOnce = 512;
-constexpr int64_t kPanelBytes = kPanelGroups * kTileSide * kMaxColumns * 2;
-// All columns where they fit; of more, as many as leave the first-level cache to x.
-int64_t ColumnsAtOnce(int64_t columns) { return columns <= kMaxColumns ? kMaxColumns : 256; }
-static_assert(kPanelBytes <= kBf16PanelScratch * int64_t{sizeof(float)});
-static_assert(kXAtOnce * kBlock <= kWaitingX * kWaitingRows * kLanes);
-
-// Tiles: sums of two groups of weight rows with whole groups of x, and with its last rows if those
-// are less; two of weights; x likewise.
-constexpr int kSums = 0;
-constexpr int kLastSums = 2;
-constexpr int kWeights = 4;
-constexpr int kX = 6;
-constexpr int kLastX = 7;
-
-TileShapes PanelShapes(int64_t num_x) {
-  TileShapes shapes;
-  for (int group = 0; group < 2; ++group) {
-    shapes.Set(kSums + group, kTileSide, kTileSide);
-    shapes.Set(kLastSums + group, kTileSide, num_x % kTileSide);
-    shapes.Set(kWeights + group, kTileSide, kTileSide);
-  }
-  shapes.Set(kX, kTileSide, kTileSide);
-  shapes.Set(kLastX, kTileSide, num_x % kTileSide);
-  return shapes;
-}
-
-// Some columns of some rows of the weight.
-struct Panel {
-  int64_t first_row = 0;
-  int64_t num_rows = 0;  // at most those of kPanelGroups
-  int64_t first = 0;     // column
-  int64_t columns = 0;
-  bool starts = false;  // sums start at zero, or wait
-  bool ends = false;    // sums are done, or wait
-
-  int64_t groups() const { return DivideUp(num_rows, kTileSide); }
-  int64_t steps() const { return NumSteps(columns); }
-};
-
-// Beyond the last row it is decoded again.
-template <typename Source>
-inline __attribute__((always_inline)) void DecodePanel(const WeightArgs& weight,
-                                                       const Source& source, const Panel& panel,
-                                                       uint8_t* out) {
-  const int64_t group_bytes = DivideUp(panel.columns, kPackedRun) * kRunSteps * kTileBytes;
-  const int64_t last = panel.first + panel.columns;
-  for (int64_t r = 0; r < panel.groups() * kTileSide; ++r) {
-    const typename Source::Row from =
-        Source::RowOf(weight, panel.first_row + Min(r, panel.num_rows - 1));
-    uint8_t* to = out + r / kTileSide * group_bytes + r % kTileSide * kStepBytes;
-    for (int64_t c = panel.first; c < last; c += kPackedRun, to += kRunSteps * kTileBytes) {
-      const Run run =
-          last - c >= kPackedRun ? source.Decode(from, c) : source.DecodeLast(from, c, last - c);
-      Store(reinterpret_cast<float*>(to), run.part(0));
-      Store(reinterpret_cast<float*>(to + kTileBytes), run.part(1));
-    }
-  }
-}
-
-// Adds the steps of kGroups groups of weight rows by `num_x` rows of x to sums.
-template <int kSum, int kXTile, int kGroups>
-inline __attribute__((always_inline)) void AddSteps(const uint8_t* weights, int64_t group_bytes,
-                                                    const uint8_t* x, int64_t num_x,
-                                                    int64_t steps) {
-  for (int64_t step = 0; step < steps; ++step) {
-    LoadTile<kXTile>(x + step * num_x * kStepBytes, num_x * 4);
-    LoadTile<kWeights>(weights + step * kTileBytes, kStepBytes);
-    AddBf16Tiles<kSum, kWeights, kXTile>();
-    if constexpr (kGroups > 1) {
-      LoadTile<kWeights + 1>(weights + group_bytes + step * kTileBytes, kStepBytes);
-      AddBf16Tiles<kSum + 1, kWeights + 1, kXTile>();
-    }
-  }
-}
-
-// A tile of sums [16 weight rows, num_x], stored with rows of sixteen, to out.
-void StoreSums(const float* sums, int64_t num_rows, int64_t num_x, float* out, int64_t out_stride) {
-  F32x16 rows[kTileSide];
-  TransposeWords(sums, kTileSide, rows);
-  if (num_rows == kTileSide && num_x == kTileSide) {
-    for (int m = 0; m < kTileSide; ++m) Store(out + m * out_stride, rows[m]);
-    return;
-  }
-  for (int64_t m = 0; m < num_x; ++m) StorePartial(out + m * out_stride, rows[m], num_rows);
-}
-
-// A panel by one group of x. `waiting` holds its sums between panels, `out` is that of the group.
-template <int kSum, int kXTile, int kGroups>
-inline __attribute__((always_inline)) void MeetGroup(const Panel& panel, const uint8_t* weights,
-                                                     const uint8_t* x, int64_t num_x,
-                                                     float* waiting, float* out,
-                                                     int64_t out_stride) {
-  const int64_t group_bytes = DivideUp(panel.columns, kPackedRun) * kRunSteps * kTileBytes;
-  if (panel.starts) {
-    ZeroTile<kSum>();
-    if constexpr (kGroups > 1) ZeroTile<kSum + 1>();
-  } else {
-    LoadTile<kSum>(waiting, kTileSide * 4);
-    if constexpr (kGroups > 1) LoadTile<kSum + 1>(waiting + kTileWords, kTileSide * 4);
-  }
-  AddSteps<kSum, kXTile, kGroups>(weights, group_bytes, x, num_x, panel.steps());
-  StoreTile<kSum>(waiting, kTileSide * 4);
-  if constexpr (kGroups > 1) StoreTile<kSum + 1>(waiting + kTileWords, kTileSide * 4);
-  if (!panel.ends) return;
-  for (int64_t group = 0; group < kGroups; ++group) {
-    StoreSums(waiting + group * kTileWords, Min(kTileSide, panel.num_rows - group * kTileSide),
-              num_x, out + group * kTileSide, out_stride);
-  }
-}
-
-// Rows [first_x, last_x) of x.
-template <int kGroups>
-void MeetX(const PanelArgs& args, const Panel& panel, const uint8_t* weights, int64_t first_x,
-           int64_t last_x, float* waiting) {
-  float* out = args.out + (panel.first_row - args.first_row);
-  for (int64_t m = first_x; m < last_x; m += kTileSide) {
-    const int64_t num_x = Min(kTileSide, last_x - m);
-    const float* x = args.x + m * args.x_stride + PackedFloats(panel.first) * num_x;
-    if (num_x == kTileSide) {
-      MeetGroup<kSums, kX, kGroups>(panel, weights, Bytes(x), kTileSide, waiting,
-                                    out + m * args.out_stride, args.out_stride);
-    } else {
-      MeetGroup<kLastSums, kLastX, kGroups>(panel, weights, Bytes(x), num_x, waiting,
-                                            out + m * args.out_stride, args.out_stride);
-    }
-    if (!(panel.starts && panel.ends)) waiting += kGroups * kTileWords;
-  }
-}
-
-// Rows [first_row, last_row) of the weight, at most kBlock, by all rows of x.
-template <typename Source>
-void ManyRows(const PanelArgs& args, const Source& source, int64_t first_row, int64_t last_row) {
-  constexpr int64_t kPanelRows = kPanelGroups * kTileSide;
-  uint8_t* weights = Bytes(args.scratch);
-  const int64_t columns = args.weight.columns;
-  const int64_t at_once = ColumnsAtOnce(columns);
-  for (int64_t m = 0; m < args.num_x; m += kXAtOnce) {
-    const int64_t last_x = Min(args.num_x, m + kXAtOnce);
-    for (int64_t c = 0; c < columns; c += at_once) {
-      const int64_t end = Min(columns, c + at_once);
-      float* waiting = args.scratch + kBf16PanelScratch;
-      for (int64_t row = first_row; row < last_row; row += kPanelRows) {
-        const Panel panel = {row,           Min(kPanelRows, last_row - row), c, end - c, c == 0,
-                             end == columns};
-        DecodePanel(args.weight, source, panel, weights);
-        panel.groups() == 2 ? MeetX<2>(args, panel, weights, m, last_x, waiting)
-                            : MeetX<1>(args, panel, weights, m, last_x, waiting);
-        waiting += kPanelRows * kXAtOnce;
-      }
-    }
-  }
-}
-
-// At most sixteen rows of x: reading and decoding the weight is what it costs. Sums stay in a tile
-// while a few columns at a time are decoded, beside the products of those before.
-template <typename Source, int kSum, int kXTile>
-void FewRows(const PanelArgs& args, const Source& source, int64_t first_row, int64_t last_row) {
-  alignas(64) float sums[kTileWords] = {};
-  const int64_t columns = args.weight.columns;
-  const int64_t num_x = args.num_x;
-  for (int64_t row = first_row; row < last_row; row += kTileSide) {
-    const int64_t num_rows = Min(kTileSide, last_row - row);
-    typename Source::Row rows[kTileSide];
-    for (int64_t r = 0; r < kTileSide; ++r) {
-      rows[r] = Source::RowOf(args.weight, row + Min(r, num_rows - 1));
-    }
-    ZeroTile<kSum>();
-    for (int64_t c = 0; c < columns; c += kPackedRun) {
-      uint8_t* weights = Bytes(args.scratch) + c / kPackedRun % 4 * kRunSteps * kTileBytes;
-      const int64_t n = columns - c;
-      for (int64_t r = 0; r < kTileSide; ++r) {
-        Source::PrefetchBehind(rows[r], kTileSide, columns, c);  // the rows of the next group
-        const Run run =
-            n >= kPackedRun ? source.Decode(rows[r], c) : source.DecodeLast(rows[r], c, n);
-        Store(reinterpret_cast<float*>(weights + r * kStepBytes), run.part(0));
-        Store(reinterpret_cast<float*>(weights + kTileBytes + r * kStepBytes), run.part(1));
-      }
-      AddSteps<kSum, kXTile, 1>(weights, 0, Bytes(args.x + PackedFloats(c) * num_x), num_x,
-                                Min(kRunSteps, NumSteps(n)));
-    }
-    StoreTile<kSum>(sums, kTileSide * 4);
-    StoreSums(sums, num_rows, num_x, args.out + (row - args.first_row), args.out_stride);
-  }
-}
-
 struct PanelProduct {
   const PanelArgs& args;
   template <typename Source>
   void Run() const {
-    Source source(args.weight,
-                  args.scratch + kBf16PanelScratch + kWaitingX * kWaitingRows * kLanes);
-    const TileScope tiles(PanelShapes(args.num_x));
-    const int64_t last = args.first_row + args.num_rows;
-    for (int64_t row = args.first_row; row < last;) {
-      const int64_t end = Min(last, (row / kBlock + 1) * kBlock);
-      source.EnterRows(row);
-      if (args.num_x < kTileSide) {
-        FewRows<Source, kLastSums, kLastX>(args, source, row, end);
-      } else if (args.num_x == kTileSide) {
-        FewRows<Source, kSums, kX>(args, source, row, end);
-      } else {
-        ManyRows(args, source, row, end);
-      }
-      row = end;
+    if (args.num_x > 4 * kPairX) {
+      TileProduct<Source, LargePanels>(args).Run();
+    } else if (args.num_x > kPairX) {
+      TileProduct<Source, MediumPanels>(args).Run();
+    } else if (args.weight.columns > ShallowPanels::kColumns) {
+      TileProduct<Source, SmallPanels>(args).Run();
+    } else {
+      TileProduct<Source, ShallowPanels>(args).Run();
     }
     AddBias(args);
   }
@@ -296,8 +84,8 @@ void RunPanel(const PanelArgs& args) {
 
 // ---- Transposed ---------------------------------------------------------------------------------
 
-constexpr int64_t kGroups = kPackedRun / kLanes;   // of sixteen columns, in a run
-constexpr int64_t kPairFloats = kGroups * kLanes;  // of two rows of a run
+constexpr int64_t kGroups = kPackedRun / kLanes;      // of sixteen columns, in a run
+constexpr int64_t kRowPairFloats = kGroups * kLanes;  // of two rows of a run
 
 // Tiles: sums of the groups of columns with sixteen rows of x; sums of one group with the last
 // ones; x likewise; the weight.
@@ -327,12 +115,12 @@ void DecodeRun(const TransposedArgs& args, Source& source, int64_t column, float
   const auto decode = [&](int64_t p) {
     if (p >= args.num_rows) return Run{{Pack(Zero(), Zero()), Pack(Zero(), Zero())}};
     const int64_t row = args.first_row + p;
-    if (p == 0 || row % kBlock == 0) source.EnterRows(row);
+    if (p == 0 || row % kBlock == 0) source.EnterRows(row, 0, args.weight.columns);
     const typename Source::Row from = Source::RowOf(args.weight, row);
     Source::PrefetchBehind(from, 0, args.weight.columns, column + kPackedRun);
     return n == kPackedRun ? source.Decode(from, column) : source.DecodeLast(from, column, n);
   };
-  for (int64_t p = 0; p < NumSteps(args.num_rows) * kStep; p += 2, panel += kPairFloats) {
+  for (int64_t p = 0; p < NumSteps(args.num_rows) * kStep; p += 2, panel += kRowPairFloats) {
     const Run even = decode(p);
     const Run odd = decode(p + 1);
     for (int half = 0; half < 2; ++half) {
@@ -367,15 +155,15 @@ void TransposedTile(const TransposedArgs& args, int64_t m, const float* panel, i
   ZeroTile<3>();
   const float* x = args.x + m * args.x_stride;
   for (int64_t step = 0; step < NumSteps(args.num_rows); ++step) {
-    const float* pairs = panel + step * kTileSide * kPairFloats;
+    const float* pairs = panel + step * kTileSide * kRowPairFloats;
     LoadTile<kRowsOfX>(x + step * kLanes, args.x_stride * 4);
-    LoadTile<kPairs>(pairs, kPairFloats * 4);
+    LoadTile<kPairs>(pairs, kRowPairFloats * 4);
     AddBf16Tiles<0, kRowsOfX, kPairs>();
-    LoadTile<kPairs>(pairs + kLanes, kPairFloats * 4);
+    LoadTile<kPairs>(pairs + kLanes, kRowPairFloats * 4);
     AddBf16Tiles<1, kRowsOfX, kPairs>();
-    LoadTile<kPairs>(pairs + 2 * kLanes, kPairFloats * 4);
+    LoadTile<kPairs>(pairs + 2 * kLanes, kRowPairFloats * 4);
     AddBf16Tiles<2, kRowsOfX, kPairs>();
-    LoadTile<kPairs>(pairs + 3 * kLanes, kPairFloats * 4);
+    LoadTile<kPairs>(pairs + 3 * kLanes, kRowPairFloats * 4);
     AddBf16Tiles<3, kRowsOfX, kPairs>();
   }
   StoreTransposed<0>(args, m, kTileSide, column);
@@ -391,7 +179,8 @@ void LastTile(const TransposedArgs& args, int64_t m, const float* panel, int64_t
   const float* x = args.x + m * args.x_stride;
   for (int64_t step = 0; step < NumSteps(args.num_rows); ++step) {
     LoadTile<kLastRows>(x + step * kLanes, args.x_stride * 4);
-    LoadTile<kPairs>(panel + step * kTileSide * kPairFloats + group * kLanes, kPairFloats * 4);
+    LoadTile<kPairs>(panel + step * kTileSide * kRowPairFloats + group * kLanes,
+                     kRowPairFloats * 4);
     AddBf16Tiles<kOneSum, kLastRows, kPairs>();
   }
   StoreTransposed<kOneSum>(args, m, args.num_x - m, column + group * kLanes);
@@ -422,6 +211,7 @@ void RunTransposed(const TransposedArgs& args) {
 }  // namespace
 
 extern const Bf16LinearKernels kBf16LinearKernels = {
-    kTileSide, kPanelGroups* kTileSide, PackedFloats, PackRows, RunPanel, RunTransposed, PackRow};
+    kTileSide,    LargePanels::kRows, PackedFloats,  PackRows,
+    PanelScratch, RunPanel,           RunTransposed, PackRow};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

@@ -44,11 +44,21 @@ class TileScope {
   TileScope& operator=(const TileScope&) = delete;
 };
 
+// Other shapes within the scope; tiles are zero after it.
+static inline void UseShapes(const TileShapes& shapes) {
+  asm volatile("ldtilecfg %0" : : "m"(shapes));
+}
+
 #define WINNOW_TILE static inline __attribute__((always_inline)) void
 
 template <int kTile>
 WINNOW_TILE LoadTile(const void* p, int64_t row_bytes) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(kTile) : "memory");
+}
+// The same for what is not read again soon: it takes no place in L1.
+template <int kTile>
+WINNOW_TILE LoadTileOnce(const void* p, int64_t row_bytes) {
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(kTile) : "memory");
 }
 template <int kTile>
 WINNOW_TILE StoreTile(void* p, int64_t row_bytes) {
@@ -70,27 +80,33 @@ WINNOW_TILE AddInt8Tiles() {
 
 #undef WINNOW_TILE
 
-// out[i] holds word i of sixteen rows that lie `stride` words apart. Quarters are put together by
-// loads, so that half of the shuffles are left.
+// Words [4 quarter, 4 quarter + 4) of sixteen rows that lie `stride` words apart: out[i] holds word
+// 4 quarter + i. It is put together by loads, so that half of the shuffles are left.
+static inline __attribute__((always_inline)) void TransposeQuarter(const float* rows,
+                                                                   int64_t stride, int64_t quarter,
+                                                                   F32x16* out) {
+  __m512 row[4];  // rows j, 4 + j, 8 + j, 12 + j
+  for (int j = 0; j < 4; ++j) {
+    const float* p = rows + j * stride + 4 * quarter;
+    row[j] = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    row[j] = _mm512_insertf32x4(row[j], _mm_loadu_ps(p + 4 * stride), 1);
+    row[j] = _mm512_insertf32x4(row[j], _mm_loadu_ps(p + 8 * stride), 2);
+    row[j] = _mm512_insertf32x4(row[j], _mm_loadu_ps(p + 12 * stride), 3);
+  }
+  const __m512d low01 = _mm512_castps_pd(_mm512_unpacklo_ps(row[0], row[1]));
+  const __m512d low23 = _mm512_castps_pd(_mm512_unpacklo_ps(row[2], row[3]));
+  const __m512d high01 = _mm512_castps_pd(_mm512_unpackhi_ps(row[0], row[1]));
+  const __m512d high23 = _mm512_castps_pd(_mm512_unpackhi_ps(row[2], row[3]));
+  out[0] = {_mm512_castpd_ps(_mm512_unpacklo_pd(low01, low23))};
+  out[1] = {_mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23))};
+  out[2] = {_mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23))};
+  out[3] = {_mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23))};
+}
+// out[i] holds word i of all sixteen.
 static inline __attribute__((always_inline)) void TransposeWords(const float* rows, int64_t stride,
                                                                  F32x16* out) {
   for (int quarter = 0; quarter < 4; ++quarter) {
-    __m512 row[4];  // rows j, 4 + j, 8 + j, 12 + j
-    for (int j = 0; j < 4; ++j) {
-      const float* p = rows + j * stride + 4 * quarter;
-      row[j] = _mm512_castps128_ps512(_mm_loadu_ps(p));
-      row[j] = _mm512_insertf32x4(row[j], _mm_loadu_ps(p + 4 * stride), 1);
-      row[j] = _mm512_insertf32x4(row[j], _mm_loadu_ps(p + 8 * stride), 2);
-      row[j] = _mm512_insertf32x4(row[j], _mm_loadu_ps(p + 12 * stride), 3);
-    }
-    const __m512d low01 = _mm512_castps_pd(_mm512_unpacklo_ps(row[0], row[1]));
-    const __m512d low23 = _mm512_castps_pd(_mm512_unpacklo_ps(row[2], row[3]));
-    const __m512d high01 = _mm512_castps_pd(_mm512_unpackhi_ps(row[0], row[1]));
-    const __m512d high23 = _mm512_castps_pd(_mm512_unpackhi_ps(row[2], row[3]));
-    out[4 * quarter] = {_mm512_castpd_ps(_mm512_unpacklo_pd(low01, low23))};
-    out[4 * quarter + 1] = {_mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23))};
-    out[4 * quarter + 2] = {_mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23))};
-    out[4 * quarter + 3] = {_mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23))};
+    TransposeQuarter(rows, stride, quarter, out + 4 * quarter);
   }
 }
 

@@ -76,7 +76,7 @@ class Products {
   void Write(const PackArgs& args) const;
 
   int64_t PanelScratch(int64_t columns) const {
-    return bf16_ ? Bf16LinearScratch(columns) : kLinearScratch;
+    return bf16_ ? context_.kernels.bf16_linear.panel_scratch(columns) : kLinearScratch;
   }
   int64_t TransposedScratch(int64_t num_rows, int64_t columns) const {
     return bf16_ ? Bf16TransposedScratch(num_rows, columns) : num_rows * 16;

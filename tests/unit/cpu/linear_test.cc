@@ -18,7 +18,7 @@ constexpr Shape kShapes[] = {
     {2, 129, 129}, {4, 26, 576},    {5, 25, 1000}, {33, 50, 130}, {1, 300, 1000}, {131, 27, 1540},
     {4, 5, 2000},  {6, 24, 768},    {7, 23, 769},  {33, 7, 1},    {8, 9, 40},     {9, 131, 64},
     {5, 17, 65},   {140, 53, 2100}, {15, 40, 96},  {16, 31, 33},  {17, 33, 513},  {32, 32, 31},
-    {530, 17, 40}, {16, 130, 1025}};
+    {530, 17, 40}, {16, 130, 1025}, {36, 33, 256}, {64, 65, 257}, {128, 33, 300}, {129, 70, 520}};
 
 // 16 chains of fused multiply-adds, added 8, 4, 2, 1 apart: what linear_kernels.h promises.
 template <typename GetX, typename GetWeight>
@@ -109,6 +109,31 @@ TEST(Linear, IsTheProductInItsOneOrder) {
           EXPECT_TRUE(SameBits(RunLinear(*backend, x, shape.m, weight, &bias), expected))
               << backend->Describe() << " " << DTypeName(storage.type) << " [" << shape.m << ", "
               << shape.n << ", " << shape.k << "] rounded " << round;
+        }
+      }
+    }
+  }
+}
+
+// Of results too many to follow all, some: where sums wait for hundreds of rows of the weight, and
+// where x is read in parts.
+TEST(Linear, OfManyTilesIsTheProductInItsOneOrder) {
+  constexpr Shape kLarge[] = {{500, 430, 2113}, {40, 70, 13200}, {700, 40, 1100}, {20, 40, 17000}};
+  for (const Storage& storage :
+       {Storage{DType::kF8E4M3, Scales::kArbitrary}, Storage{DType::kU8, Scales::kGroups}}) {
+    for (const auto& backend : EqualBackends(Sums::kTiles, storage.scales)) {
+      for (const Shape& shape : kLarge) {
+        const Matrix weight(storage.type, shape.n, shape.k, 31, storage.scales);
+        const std::vector<float> x = RandomFloats(shape.m * shape.k, 32);
+        const std::vector<float> out = RunLinear(*backend, x, shape.m, weight, nullptr);
+        for (int64_t i = 0; i < shape.m * shape.n; i += 389) {
+          const int64_t m = i / shape.n;
+          const int64_t n = i % shape.n;
+          const float expected = TiledDot(
+              shape.k, [&](int64_t k) { return x[m * shape.k + k]; },
+              [&](int64_t k) { return weight.At(n, k, true); });
+          ASSERT_TRUE(SameBits({out[i]}, {expected}))
+              << backend->Describe() << " " << m << " " << n;
         }
       }
     }
