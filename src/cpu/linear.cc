@@ -32,6 +32,12 @@ ProductSplit Products::SplitProduct(int64_t num_x, int64_t rows, int64_t columns
   return split;
 }
 
+Split Products::SplitDown(int64_t num_x, int64_t width) const {
+  constexpr int64_t kAtOnce = 32 << 10;  // results of an expert, in L2 beside what it reads
+  const int64_t parts = std::max<int64_t>(8 * context_.pool.num_threads(), num_x * width / kAtOnce);
+  return SplitInto(width, parts, num_x == 1 ? 16 : PieceRows());
+}
+
 WeightArgs ReadAs(const ScaledView& weight) {
   return {.data = weight.value.data,
           .type = weight.value.dtype,

@@ -337,8 +337,7 @@ void Moe(CpuContext& context, const MoeArgs& args) {
     GateUp(context, products, x, GroupOf(args, work, e), piece - work.pieces[e], thread);
   });
 
-  const int64_t unit = work.tokens == 1 ? 16 : products.PieceRows();
-  const Split columns = SplitInto(size, work.tokens <= kFewX ? 8 * threads : size, unit);
+  const Split columns = products.SplitDown(work.tokens, size);
   context.ForEach(columns.count, [&](int64_t piece, int thread) {
     const int64_t first = columns.begin(piece);
     Down(context, products, args, work, first, std::min(columns.size, size - first), thread);

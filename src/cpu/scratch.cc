@@ -18,6 +18,15 @@ int64_t LargestPart(const Products& products, int64_t num_x, int64_t rows, int64
   return largest;
 }
 
+// The same of what experts give.
+int64_t LargestDown(const Products& products, int64_t num_x, int64_t width) {
+  int64_t largest = 0;
+  for (int64_t x = 1; x <= num_x; ++x) {
+    largest = std::max(largest, x * products.SplitDown(x, width).size);
+  }
+  return largest;
+}
+
 constexpr int64_t kFloat = sizeof(float);
 
 // Linear, AbsorbQuery, ExpandValue, and what turns a row of the caches.
@@ -49,16 +58,13 @@ ScratchNeed FeedForwardScratch(const Products& products, const StepShape& shape)
 }
 
 // As Workspace::LayOut, Down and the routing in moe.cc take it.
-ScratchNeed MoeScratch(const Products& products, const StepShape& shape, int num_threads) {
+ScratchNeed MoeScratch(const Products& products, const StepShape& shape) {
   const int64_t T = shape.num_tokens;
   const int64_t E = shape.num_experts;
   const int64_t rows = T * shape.experts_per_token;
   const int64_t panel = std::max(products.PanelScratch(shape.expert_width),
                                  products.PanelScratch(shape.shared_width));
-  const int64_t down_floats =
-      panel +
-      std::max(T, kFewX * (shape.hidden_size / (8 * num_threads * products.PieceRows()) + 1)) *
-          products.PieceRows();
+  const int64_t down_floats = panel + LargestDown(products, T, shape.hidden_size);
   const int64_t route = 3 * E + 64 + shape.n_group * kFloat;
   ScratchNeed need = {std::max(down_floats * kFloat, route), 0};
   for (const int64_t width : {shape.expert_width, shape.shared_width}) {
@@ -84,7 +90,7 @@ ScratchNeed ScratchOfSteps(const CpuContext& context, const StepShape& shape) {
   need.Cover(AttentionScratch(context, shape));
   need.Cover(ProductScratch(products, shape));
   if (shape.ffn_width > 0) need.Cover(FeedForwardScratch(products, shape));
-  if (shape.num_experts > 0) need.Cover(MoeScratch(products, shape, num_threads));
+  if (shape.num_experts > 0) need.Cover(MoeScratch(products, shape));
   return need;
 }
 

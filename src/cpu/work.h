@@ -65,6 +65,8 @@ class Products {
   // The pieces of num_x rows by [rows, columns] weights.
   ProductSplit SplitProduct(int64_t num_x, int64_t rows, int64_t columns, int64_t bytes_per_weight,
                             int64_t unit = 1) const;
+  // The pieces of the width of what experts give to num_x tokens.
+  Split SplitDown(int64_t num_x, int64_t width) const;
 
   // x [num_rows, heads, columns], packed into `memory` if it has to be. Not from within a piece.
   ProductRows Read(const float* x, int64_t num_rows, int64_t heads, int64_t columns,
