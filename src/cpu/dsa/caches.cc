@@ -141,25 +141,33 @@ float* IndexScales(const IndexCacheView& cache, int64_t page) {
 void StoreIndexKey(const IndexCacheView& cache, int64_t slot, const float* x, float scale) {
   const int64_t page = slot / cache.page_size;
   const int64_t offset = slot % cache.page_size;
-  uint8_t* codes = IndexPage(cache, page);
   const int64_t together = CodesTogether(cache.type);
-  for (int64_t j = 0; j < PaddedIndexDim(cache.index_dim); ++j) {
-    const int64_t at = (j / together * cache.page_size + offset) * together + j % together;
-    const float value = j < cache.index_dim ? x[j] : 0.0f;
-    switch (cache.type) {
-      case IndexKeyType::kF32:
-        reinterpret_cast<float*>(codes)[at] = value;
-        break;
-      case IndexKeyType::kBf16:
-        reinterpret_cast<uint16_t*>(codes)[at] = FloatToBf16(value);
-        break;
-      case IndexKeyType::kE4m3:
-        codes[at] = E4m3Code(value);
-        break;
-      case IndexKeyType::kInt8:
-        reinterpret_cast<int8_t*>(codes)[at] = static_cast<int8_t>(value);
-        break;
+  // Calls store(j, at) for every dimension and its place among the codes.
+  const auto for_each = [&](const auto& store) {
+    for (int64_t j = 0; j < PaddedIndexDim(cache.index_dim); j += together) {
+      const int64_t at = j * cache.page_size + offset * together;
+      for (int64_t i = 0; i < together; ++i) store(j + i, at + i);
     }
+  };
+  const auto value = [&](int64_t j) { return j < cache.index_dim ? x[j] : 0.0f; };
+  uint8_t* codes = IndexPage(cache, page);
+  switch (cache.type) {
+    case IndexKeyType::kF32:
+      for_each([&](int64_t j, int64_t at) { reinterpret_cast<float*>(codes)[at] = value(j); });
+      break;
+    case IndexKeyType::kBf16:
+      for_each([&](int64_t j, int64_t at) {
+        reinterpret_cast<uint16_t*>(codes)[at] = FloatToBf16(value(j));
+      });
+      break;
+    case IndexKeyType::kE4m3:
+      for_each([&](int64_t j, int64_t at) { codes[at] = E4m3Code(value(j)); });
+      break;
+    case IndexKeyType::kInt8:
+      for_each([&](int64_t j, int64_t at) {
+        reinterpret_cast<int8_t*>(codes)[at] = static_cast<int8_t>(value(j));
+      });
+      break;
   }
   if (float* scales = IndexScales(cache, page)) scales[offset] = scale;
 }

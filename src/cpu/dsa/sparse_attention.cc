@@ -184,6 +184,17 @@ uint64_t FirstRows(int64_t count) {
   return count >= kTileRows ? ~uint64_t{0} : (uint64_t{1} << std::max<int64_t>(count, 0)) - 1;
 }
 
+// The first of ascending positions that is at least `least`, without a branch on what is compared,
+// which would be guessed wrong half of the time.
+const int32_t* FirstFrom(const int32_t* positions, int64_t count, int64_t least) {
+  while (count > 0) {
+    const int64_t half = (count + 1) / 2;
+    positions += positions[half - 1] < least ? half : 0;
+    count -= half;
+  }
+  return positions;
+}
+
 uint64_t Attender::Seen(int64_t token, int64_t tile) const {
   const int64_t first = tile * kTileRows;
   if (dense_ || !LiesByPosition(token) || NumSelected(token) == Context(token)) {
@@ -193,7 +204,7 @@ uint64_t Attender::Seen(int64_t token, int64_t tile) const {
       args_.selection.positions.As<int32_t>() + token * args_.selection.positions.dims[1];
   const int32_t* end = positions + NumSelected(token);
   uint64_t seen = 0;
-  for (const int32_t* p = std::lower_bound(positions, end, first);
+  for (const int32_t* p = FirstFrom(positions, end - positions, first);
        p != end && *p < first + kTileRows; ++p) {
     seen |= uint64_t{1} << (*p - first);
   }
