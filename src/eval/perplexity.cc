@@ -53,8 +53,7 @@ std::vector<std::vector<int32_t>> CutWindows(const std::vector<int32_t>& tokens,
     std::vector<int32_t> window;
     if (bos >= 0) window.push_back(bos);
     const size_t end = std::min(tokens.size(), first + step);
-    window.insert(window.end(), tokens.begin() + static_cast<int64_t>(first),
-                  tokens.begin() + static_cast<int64_t>(end));
+    for (size_t at = first; at < end; ++at) window.push_back(tokens[at]);
     if (window.size() >= 2) windows.push_back(std::move(window));
   }
   return windows;
