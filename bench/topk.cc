@@ -78,8 +78,12 @@ void Time(const Distribution& distribution, int64_t count, int64_t topk) {
 }  // namespace winnow::cpu
 
 int main(int argc, char** argv) {
-  const int64_t topk = argc > 1 ? std::strtoll(argv[1], nullptr, 10) : 2048;
-  if (topk < 1) return std::fprintf(stderr, "topk: %s, expected a positive K\n", argv[1]), 2;
+  char* end = nullptr;
+  const int64_t topk = argc > 1 ? std::strtoll(argv[1], &end, 10) : 2048;
+  if (argc > 2 || topk < 1 || topk > 1 << 20 || (argc > 1 && *end != '\0')) {
+    std::fprintf(stderr, "topk: %s, expected one K, from 1 to 1048576\n", argv[argc - 1]);
+    return 2;
+  }
   std::mt19937 random(1);
   std::printf("scores,values,topk,median_us,fastest_us,slowest_us\n");
   for (const auto& distribution : winnow::cpu::Distributions(random)) {

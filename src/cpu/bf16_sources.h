@@ -292,6 +292,20 @@ struct Int4Source {
 #endif
 };
 
+// The run from `column` on of row `p` of a transposed product, p ascending; zeros past its last row
+// and its last column.
+template <typename Source>
+inline __attribute__((always_inline)) Run DecodeRowOf(const TransposedArgs& args, Source& source,
+                                                      int64_t p, int64_t column) {
+  if (p >= args.num_rows) return Run{{Pack(Zero(), Zero()), Pack(Zero(), Zero())}};
+  const int64_t row = args.first_row + p;
+  if (p == 0 || row % kBlock == 0) source.EnterRows(row, 0, args.weight.columns);
+  const typename Source::Row from = Source::RowOf(args.weight, row);
+  Source::PrefetchBehind(from, 0, args.weight.columns, column + kPackedRun);
+  const int64_t left = args.last_column - column;
+  return left >= kPackedRun ? source.Decode(from, column) : source.DecodeLast(from, column, left);
+}
+
 // Calls action.template Run<Source>() for the source of a type.
 template <typename Action>
 void WithSource(DType type, const Action& action) {

@@ -6,10 +6,6 @@
 namespace winnow::cpu::WINNOW_LEVEL {
 namespace {
 
-int64_t LanesAt(int64_t element, int64_t size) {
-  return size - element < kLanes ? size - element : kLanes;
-}
-
 // 1 / RMS of hidden + branch.
 float InverseRms(const float* hidden, const float* branch, float eps, int64_t size) {
   F32x16 squares = Zero();

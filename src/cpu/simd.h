@@ -56,6 +56,11 @@ using Mask16 = uint32_t;
 
 namespace winnow::cpu::WINNOW_LEVEL {
 
+// How many of sixteen lanes from `element` on are within `size`.
+static inline int64_t LanesAt(int64_t element, int64_t size) {
+  return size - element < kLanes ? size - element : kLanes;
+}
+
 static inline F32x16 Abs(F32x16 x) { return Float(And(Bits(x), BroadcastInt(0x7fffffff))); }
 static inline F32x16 Negate(F32x16 x) {
   return Float(Xor(Bits(x), BroadcastInt(static_cast<int32_t>(0x80000000u))));

@@ -111,18 +111,9 @@ TileShapes TransposedShapes(int64_t num_x) {
 // [pairs, 4, 16].
 template <typename Source>
 void DecodeRun(const TransposedArgs& args, Source& source, int64_t column, float* panel) {
-  const int64_t n = Min(kPackedRun, args.last_column - column);
-  const auto decode = [&](int64_t p) {
-    if (p >= args.num_rows) return Run{{Pack(Zero(), Zero()), Pack(Zero(), Zero())}};
-    const int64_t row = args.first_row + p;
-    if (p == 0 || row % kBlock == 0) source.EnterRows(row, 0, args.weight.columns);
-    const typename Source::Row from = Source::RowOf(args.weight, row);
-    Source::PrefetchBehind(from, 0, args.weight.columns, column + kPackedRun);
-    return n == kPackedRun ? source.Decode(from, column) : source.DecodeLast(from, column, n);
-  };
   for (int64_t p = 0; p < NumSteps(args.num_rows) * kStep; p += 2, panel += kRowPairFloats) {
-    const Run even = decode(p);
-    const Run odd = decode(p + 1);
+    const Run even = DecodeRowOf(args, source, p, column);
+    const Run odd = DecodeRowOf(args, source, p + 1, column);
     for (int half = 0; half < 2; ++half) {
       Pairs both[2];
       InterleaveRows(even.half[half], odd.half[half], both);
