@@ -6,6 +6,7 @@
 // other, in one tile, so that a row of x has the same sums in any company.
 // Transposed: rows of x are A, pairs of rows of the weight, interleaved, are B.
 #include "cpu/bf16_linear_kernels.h"
+#include "cpu/few_tiles.h"
 #include "cpu/tile_panels.h"
 
 namespace winnow::cpu::WINNOW_LEVEL {
@@ -68,10 +69,10 @@ struct PanelProduct {
       TileProduct<Source, LargePanels>(args).Run();
     } else if (args.num_x > kPairX) {
       TileProduct<Source, MediumPanels>(args).Run();
-    } else if (args.weight.columns > ShallowPanels::kColumns) {
+    } else if (args.num_x > kTileSide) {
       TileProduct<Source, SmallPanels>(args).Run();
     } else {
-      TileProduct<Source, ShallowPanels>(args).Run();
+      FewProduct<Source>(args).Make();
     }
     AddBias(args);
   }

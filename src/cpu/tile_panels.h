@@ -34,12 +34,11 @@ struct PanelShape {
   static constexpr int64_t kFloats = kGroups * kGroupFloats;
 };
 // Many rows of x: panels as large as L1 allows, so that sums wait rarely. Fewer: the less of L1 a
-// panel takes, the sooner it is decoded. A few: reading the weight is what it costs, and sums stay
-// in their tiles; whole rows, if they are short, lie in memory one behind the other.
+// panel takes, the sooner it is decoded. Two groups of x: sums stay in their tiles. (Up to sixteen
+// rows of x are for few_tiles.h.)
 using LargePanels = PanelShape<2, 512, 1>;
 using MediumPanels = PanelShape<2, 256, 1>;
 using SmallPanels = PanelShape<1, 256, 2>;
-using ShallowPanels = PanelShape<1, 512, 1>;
 
 // Rows of x in two groups, and their sums with a panel.
 constexpr int64_t kPairX = 2 * kTileSide;
