@@ -392,6 +392,22 @@ struct AttentionCase {
   const Batch* dense = nullptr;  // tokens read all rows of their sequence; these are `slots` too
 };
 
+// Working memory of attention, for launches one after the other.
+struct AttentionMemory {
+  Device<uint8_t> partial_sums;
+  Device<uint32_t> counters;
+
+  AttentionMemory(int64_t tokens, int heads, int64_t most_rows)
+      : AttentionMemory(RowAttentionMemoryOf(tokens, heads, most_rows)) {}
+  explicit AttentionMemory(const RowAttentionMemory& bytes)
+      : partial_sums(static_cast<size_t>(bytes.partial_sums)),
+        counters(std::vector<uint32_t>(static_cast<size_t>(bytes.counters) / 4, 0)) {}
+  void GiveTo(RowAttentionArgs& args) const {
+    args.partial_sums = partial_sums.get();
+    args.counters = counters.get();
+  }
+};
+
 std::vector<float> Attend(const AttentionCase& c, int64_t tokens) {
   const Device<uint8_t> d_rows(c.rows->bytes);
   const Device<uint16_t> d_q(c.q);
@@ -405,6 +421,9 @@ std::vector<float> Attend(const AttentionCase& c, int64_t tokens) {
   args.rows = d_rows.get();
   args.softmax_scale = c.scale;
   args.out = out.get();
+  const AttentionMemory memory(tokens, c.heads,
+                               c.dense != nullptr ? c.dense->table_stride * 64 : c.width);
+  memory.GiveTo(args);
   if (c.dense != nullptr) {
     const DeviceBatch batch(*c.dense);
     args.positions = batch.positions.get();
@@ -489,11 +508,17 @@ void CompareBatches(const std::string& name, const AttentionCase& c, const std::
   Report(name, wrong.empty(), wrong);
 }
 
-void CheckChosenRows(const std::string& name, RowForm form, const Rows& rows, int heads) {
-  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .width = 700};
-  c.counts = {0, 1, 63, 64, 65, 128, 200, 699, 700};
+// Lists of these lengths, and random ones up to `width`.
+void CheckChosenRows(const std::string& name, RowForm form, const Rows& rows, int heads,
+                     const std::vector<int32_t>& lengths, int width,
+                     const std::vector<int>& batches) {
+  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .width = width};
+  c.counts = lengths;
   const size_t few = c.counts.size();
-  while (c.counts.size() < 140) c.counts.push_back(static_cast<int32_t>(generator() % 701));
+  const size_t many = static_cast<size_t>(batches.back());
+  while (c.counts.size() < many) {
+    c.counts.push_back(static_cast<int32_t>(generator() % static_cast<unsigned>(width + 1)));
+  }
   c.slots.assign(c.counts.size() * static_cast<size_t>(c.width), -1);
   for (size_t t = 0; t < c.counts.size(); ++t) {
     for (int i = 0; i < c.counts[t]; ++i) {
@@ -504,19 +529,25 @@ void CheckChosenRows(const std::string& name, RowForm form, const Rows& rows, in
   c.q.resize(c.counts.size() * static_cast<size_t>(heads) * 576);
   for (uint16_t& x : c.q) x = ToBf16(Normal());
   const std::vector<float> result = Attend(c, static_cast<int64_t>(few));
-  CompareBatches(name + "/equal_bits_in_any_batch", c, result, {1, 3, 12, 24, 48, 140});
+  CompareBatches(name + "/equal_bits_in_any_batch", c, result, batches);
   c.counts.resize(few);
   CompareAttention(name + "/few", c, result);
 }
 
 // Every row of a sequence, by its pages.
-void CheckDense(const std::string& name, RowForm form, int heads) {
-  std::vector<int> contexts = {700, 1, 64, 65, 699}, of_sequence = {0, 1, 1, 1, 2};
+void CheckDense(const std::string& name, RowForm form, int heads, const std::vector<int>& lengths,
+                const std::vector<int>& batches) {
+  std::vector<int> contexts = lengths, of_sequence = {0, 1, 1, 1, 2};
   const size_t few = contexts.size();
-  for (int t = 0; t < 100; ++t) contexts.push_back(601 + t), of_sequence.push_back(3);
+  const int longest = *std::max_element(contexts.begin(), contexts.end());
+  while (static_cast<int>(contexts.size()) < batches.back()) {
+    contexts.push_back(longest - 99 + static_cast<int>(contexts.size() % 100));
+    of_sequence.push_back(3);
+  }
   const Batch batch(contexts, of_sequence);
   const Rows rows = MakeRows(form, batch.num_pages * 64);
-  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .width = 704, .dense = &batch};
+  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .dense = &batch};
+  c.width = static_cast<int>(batch.table_stride * 64);
   c.counts = {contexts.begin(), contexts.end()};
   c.slots.assign(c.counts.size() * static_cast<size_t>(c.width), -1);
   for (int64_t t = 0; t < batch.tokens(); ++t) {
@@ -527,47 +558,54 @@ void CheckDense(const std::string& name, RowForm form, int heads) {
   c.q.resize(c.counts.size() * static_cast<size_t>(heads) * 576);
   for (uint16_t& x : c.q) x = ToBf16(Normal());
   const std::vector<float> result = Attend(c, static_cast<int64_t>(few));
-  CompareBatches(name + "/equal_bits_in_any_batch", c, result, {1, 3, 40, 105});
+  CompareBatches(name + "/equal_bits_in_any_batch", c, result, batches);
   c.dense = nullptr;
-  CompareBatches(name + "/equal_bits_as_chosen", c, result, {5, 105});
+  CompareBatches(name + "/equal_bits_as_chosen", c, result, {5, batches.back()});
   c.counts.resize(few);
   CompareAttention(name + "/few", c, result);
 }
 
 // Scores of some size that differ by a little, exactly: 2^20 + 2k times the scale. Then infinite
-// ones and NaN, which come from the last rotary column.
-void CheckLargeScores(const std::string& name, RowForm form) {
-  Rows rows = MakeRows(form, 700);
+// ones and NaN, which come from the last rotary column, at either end of lists of up to `most`.
+void CheckLargeScores(const std::string& name, RowForm form, int most) {
+  Rows rows = MakeRows(form, most + 60);
   const int row_bytes = form == RowForm::kFp8 ? 656 : 1152;
   auto set = [&](int row, int rotary, float value) {
     const uint16_t bits = ToBf16(value);
     std::memcpy(rows.bytes.data() + (row + 1) * row_bytes - (64 - rotary) * 2, &bits, 2);
     rows.values[static_cast<size_t>(row * 576 + 512 + rotary)] = value;
   };
-  for (int row = 0; row < 700; ++row) {
+  for (int row = 0; row < most + 60; ++row) {
     set(row, 0, 1024);
     set(row, 1, static_cast<float>(static_cast<int>(generator() % 33) - 16));
     set(row, 63, 0);
   }
-  set(640, 63, INFINITY);
-  set(641, 63, -INFINITY);
-  set(642, 63, NAN);
+  set(most, 63, INFINITY);
+  set(most + 1, 63, -INFINITY);
+  set(most + 2, 63, NAN);
   const int heads = 64;
-  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .width = 640};
-  const std::vector<std::vector<int32_t>> lists = {{}, {640}, {641}, {642}, {640, 641}};
-  for (const int count : {1, 100, 639}) {
-    for (const std::vector<int32_t>& more : lists) {
-      std::vector<int32_t> list = more;
-      for (int i = 0; i < count && i < 640 - static_cast<int>(more.size()); ++i) list.push_back(i);
+  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .width = most};
+  auto add = [&](std::vector<int32_t> list) {
+    c.counts.push_back(static_cast<int32_t>(list.size()));
+    list.resize(static_cast<size_t>(c.width), -1);
+    c.slots.insert(c.slots.end(), list.begin(), list.end());
+  };
+  const std::vector<std::vector<int32_t>> lists = {
+      {}, {most}, {most + 1}, {most + 2}, {most, most + 1}};
+  for (const int count : {1, 100, most - 1}) {
+    for (std::vector<int32_t> list : lists) {
+      const int more = static_cast<int>(list.size());
+      for (int i = 0; i < count && i < most - more; ++i) list.push_back(i);
+      if (count == most - 1) add(list);
       std::reverse(list.begin(), list.end());
-      c.counts.push_back(static_cast<int32_t>(list.size()));
-      list.resize(static_cast<size_t>(c.width), -1);
-      c.slots.insert(c.slots.end(), list.begin(), list.end());
+      add(list);
     }
   }
-  c.counts.push_back(1);  // nothing but a weight of 0
-  c.slots.push_back(641);
-  c.slots.resize(c.counts.size() * static_cast<size_t>(c.width), -1);
+  // Nothing but weights of 0, once and for the first half of a list.
+  add({most + 1});
+  std::vector<int32_t> half(static_cast<size_t>(most / 2), most + 1);
+  for (int i = 0; i < most / 2; ++i) half.push_back(i);
+  add(half);
   for (const float size : {1.0f, 2e4f, -2e4f, 1e6f, -1e6f}) {
     c.q.assign(c.counts.size() * static_cast<size_t>(heads) * 576, 0);
     for (size_t at = 0; at < c.q.size(); at += 576) {
@@ -576,22 +614,36 @@ void CheckLargeScores(const std::string& name, RowForm form) {
       c.q[at + 575] = ToBf16(1);
     }
     c.scale = std::fabs(size) * 0x1p-20f;
-    CompareAttention(name + "/scores_of_" + std::to_string(static_cast<int>(size)), c,
-                     Attend(c, static_cast<int64_t>(c.counts.size())));
+    const std::vector<float> result = Attend(c, static_cast<int64_t>(c.counts.size()));
+    const std::string what = name + "/scores_of_" + std::to_string(static_cast<int>(size));
+    CompareAttention(what, c, result);
+    CompareBatches(what + "/equal_bits_in_any_batch", c, result, {1, 5, 12});
   }
 }
 
 void CheckAttentionForms() {
+  const std::vector<int32_t> short_lists = {0, 1, 63, 64, 65, 128, 200, 699, 700};
+  // Around the ends of chunks.
+  const std::vector<int32_t> long_lists = {3000, 0, 1, 1023, 1024, 1025, 2047, 2048, 2049};
   for (const RowForm form : {RowForm::kBf16, RowForm::kFp8}) {
     const std::string prefix = form == RowForm::kFp8 ? "attention/fp8" : "attention/bf16";
     const Rows rows = MakeRows(form, 3000);
     for (const int heads : {6, 16, 64, 128, 192}) {
-      CheckChosenRows(prefix + "/h" + std::to_string(heads), form, rows, heads);
+      const std::string name = prefix + "/h" + std::to_string(heads);
+      CheckChosenRows(name, form, rows, heads, short_lists, 700, {1, 3, 12, 24, 48, 140});
     }
     for (const int heads : {6, 128}) {
-      CheckDense(prefix + "/dense/h" + std::to_string(heads), form, heads);
+      const std::string with_heads = "/h" + std::to_string(heads);
+      CheckChosenRows(prefix + "/chunks" + with_heads, form, rows, heads, long_lists, 3008,
+                      {1, 3, 8, 32, 128, 600});
+      CheckDense(prefix + "/dense" + with_heads, form, heads, {700, 1, 64, 65, 699},
+                 {1, 3, 40, 105});
+      CheckDense(prefix + "/dense_chunks" + with_heads, form, heads, {3100, 1, 1024, 1025, 2048},
+                 {1, 3, 8, 40, 105, 300});
     }
-    CheckLargeScores(prefix, form);
+    CheckDense(prefix + "/dense_long/h6", form, 6, {17000, 1, 1024, 16385, 16384}, {1, 3, 40});
+    CheckLargeScores(prefix, form, 640);
+    CheckLargeScores(prefix + "/chunks", form, 2304);
   }
 }
 
@@ -851,8 +903,10 @@ void BenchShape(bool prompt, int tokens, int context, int heads) {
   const Device<uint16_t> query(static_cast<size_t>(int64_t{tokens} * heads * 576));
   Fill(query.get(), int64_t{tokens} * heads * 576 * 2, 5, 3);
   const Device<uint16_t> out(static_cast<size_t>(int64_t{tokens} * heads * 512));
+  const AttentionMemory memory(tokens, heads, std::max<int64_t>(context, kTopk));
   auto attention = [&](RowForm form) {
     RowAttentionArgs args;
+    memory.GiveTo(args);
     args.form = form;
     args.q = query.get();
     args.num_tokens = tokens;

@@ -31,12 +31,27 @@ __device__ __forceinline__ uint32_t BlockOffset(int row, int chunk) {
 
 // ---- Which rows ---------------------------------------------------------------------------------
 
-// Items, 64 heads of a token each, go to the clusters in turn. The tiles of a cluster's items,
-// numbered through, go to its blocks in turn.
+// Items are 64 heads of a token each. The tiles of an item are cut into chunks of 16, or of more in
+// a list so long that there would be more than 16 of them.
+constexpr int kChunkTiles = 16;
+constexpr int kMostChunks = 16;
+
+__host__ __device__ __forceinline__ int Tiles(int rows) {
+  return (rows + kTileRows - 1) / kTileRows;
+}
+// Of a list of so many tiles: those of a chunk, and how many chunks.
+__host__ __device__ __forceinline__ int ChunkTiles(int tiles) {
+  return tiles <= kMostChunks * kChunkTiles ? kChunkTiles : (tiles + kMostChunks - 1) / kMostChunks;
+}
+__host__ __device__ __forceinline__ int Chunks(int tiles) {
+  return tiles <= kChunkTiles ? 1 : (tiles + ChunkTiles(tiles) - 1) / ChunkTiles(tiles);
+}
+
 struct Items {
   RowAttentionArgs args;
   int groups = 0;  // of 64 heads
   int count = 0;
+  int most_chunks = 1;  // of any token
 
   __device__ __forceinline__ int Token(int item) const { return item / groups; }
   __device__ __forceinline__ int Group(int item) const { return item % groups; }
@@ -46,18 +61,73 @@ struct Items {
     return args.slots != nullptr ? args.counts[Token(item)] : args.positions[Token(item)] + 1;
   }
 };
-__device__ __forceinline__ int Tiles(int rows) { return (rows + kTileRows - 1) / kTileRows; }
 
-// Which block this is, and which items are its cluster's.
+// Which block this is, and which units are its cluster's.
 struct Where {
   int rank;
   int cluster;
   int clusters;
 };
 
-// What a block's stages are filled with, in order: of each of its cluster's items the queries, then
+// What a cluster takes in turn: items, or where chunks lie apart, chunks of items, the first of each
+// item before the second of any. Only the first is taken of a token without rows. The tiles of a
+// cluster's units, numbered through, go to its blocks in turn.
+template <bool kApart>
+class Units {
+ public:
+  int item = 0;    // of the unit taken, or their count after the last
+  int chunk = 0;   // which of its item's
+  int chunks = 1;  // of its item
+  int first = 0;   // tile
+  int rows = 0;    // from there on
+
+  __device__ __forceinline__ Units(const Items& items, const Where& where)
+      : items_(items), step_(where.clusters), next_item_(where.cluster) {
+    FindNext();
+  }
+  // The next unit, if there is one.
+  __device__ __forceinline__ bool Take() {
+    while (next_item_ < items_.count) {
+      item = next_item_;
+      chunk = next_chunk_;
+      rows = next_rows_;
+      next_item_ += step_;
+      FindNext();
+      if (!kApart || CutOut()) return true;
+    }
+    item = items_.count;
+    return false;
+  }
+
+ private:
+  // Which the next is, and its length: loads wait for the copies before them.
+  __device__ __forceinline__ void FindNext() {
+    while (kApart && next_item_ >= items_.count && next_chunk_ + 1 < items_.most_chunks) {
+      next_item_ -= items_.count;
+      ++next_chunk_;
+    }
+    next_rows_ = items_.Rows(next_item_);
+  }
+  // Of the item's rows those of the chunk; whether it is one to take.
+  __device__ __forceinline__ bool CutOut() {
+    const int tiles = Tiles(rows);
+    const int length = ChunkTiles(tiles);
+    chunks = Chunks(tiles);
+    first = chunk * length;
+    rows = min(rows - first * kTileRows, length * kTileRows);
+    return chunk == 0 || rows > 0;
+  }
+
+  const Items& items_;
+  int step_;
+  int next_item_;
+  int next_chunk_ = 0;
+  int next_rows_ = 0;
+};
+
+// What a block's stages are filled with, in order: of each of its cluster's units the queries, then
 // its own tiles.
-template <int kBlocks>
+template <int kBlocks, bool kApart>
 class Fills {
  public:
   // What a thread needs to know of a fill: for queries the item, for a tile the slots of two rows,
@@ -69,53 +139,49 @@ class Fills {
   };
 
   __device__ __forceinline__ Fills(const Items& items, const Where& where)
-      : items_(items), where_(where), item_(where.cluster), next_rows_(items.Rows(item_)) {
+      : items_(items), where_(where), units_(items, where) {
     Fetch();
   }
   __device__ __forceinline__ Fill Get(int row) const {
     const RowAttentionArgs& args = items_.args;
-    const int left = tile_ < 0 ? 0 : rows_ - tile_ * kTileRows - row;
-    Fill fill = {.item = item_, .queries = tile_ < 0, .slots = {-1, -1}};
+    const int left = tile_ < 0 ? 0 : units_.rows - tile_ * kTileRows - row;
+    Fill fill = {.item = units_.item, .queries = tile_ < 0, .slots = {-1, -1}};
+    const int tile = units_.first + tile_;
     if (args.slots != nullptr) {
-      const int32_t* from = args.slots + token_ * args.width + tile_ * kTileRows + row;
+      const int32_t* from = args.slots + token_ * args.width + tile * kTileRows + row;
       if (left > 0) fill.slots[0] = from[0];
       if (left > 32) fill.slots[1] = from[32];
     } else if (left > 0) {
-      const int32_t page = args.page_table[sequence_ * args.page_table_stride + tile_];
+      const int32_t page = args.page_table[sequence_ * args.page_table_stride + tile];
       fill.slots[0] = page * kTileRows + row;
       if (left > 32) fill.slots[1] = fill.slots[0] + 32;
     }
     return fill;
   }
   __device__ __forceinline__ void Advance() {
-    if (tile_ < 0) sm90::Pin(rows_);  // awaited here, and not again
-    tile_ = tile_ < 0 ? (where_.rank - first_) & (kBlocks - 1) : tile_ + kBlocks;
-    const int tiles = Tiles(rows_);
+    if (tile_ < 0) sm90::Pin(units_.rows);  // awaited here, and not again
+    tile_ = tile_ < 0 ? (where_.rank - number_) & (kBlocks - 1) : tile_ + kBlocks;
+    const int tiles = Tiles(units_.rows);
     if (tile_ < tiles) return;
-    first_ += tiles;
+    number_ += tiles;
     tile_ = -1;
-    item_ += where_.clusters;
     Fetch();
   }
 
  private:
-  // The item's list, and the next one's length: loads wait for the copies before them.
+  // The next unit's list.
   __device__ __forceinline__ void Fetch() {
-    rows_ = next_rows_;
-    next_rows_ = items_.Rows(item_ + where_.clusters);
-    token_ = item_ < items_.count ? items_.Token(item_) : 0;
+    token_ = units_.Take() ? items_.Token(units_.item) : 0;
     if (items_.args.slots == nullptr) sequence_ = items_.args.sequences[token_];
   }
 
   const Items& items_;
   const Where& where_;
-  int item_;
-  int next_rows_;
-  int rows_ = 0;
+  Units<kApart> units_;
   int64_t token_ = 0;
   int sequence_ = 0;
-  int first_ = 0;  // number of the item's first tile
-  int tile_ = -1;  // or queries
+  int number_ = 0;  // of the unit's first tile
+  int tile_ = -1;   // of the unit, or queries
 };
 
 // ---- FP8 to bf16 --------------------------------------------------------------------------------
@@ -276,14 +342,14 @@ __device__ __forceinline__ void PrefetchRows(const uint8_t* rows, const int32_t 
 
 // Fills the block's stages in turn: 256 threads, eight a row. `full` has a barrier for each part of
 // each stage; a stage is filled again once its barrier in `free` says so.
-template <RowForm kForm, int kBlocks, int kStages>
+template <RowForm kForm, int kBlocks, int kStages, bool kApart>
 __device__ __forceinline__ void FillStages(const Items& items, const Where& where, uint32_t stages,
                                            uint32_t full, uint32_t free, int thread) {
   constexpr bool kIsFp8 = kForm == RowForm::kFp8;
   const uint8_t* rows = items.args.rows;
   const int row32 = thread / 8;
   const int part = thread % 8;
-  Fills<kBlocks> fills(items, where);
+  Fills<kBlocks, kApart> fills(items, where);
   auto fill = fills.Get(row32);
   RawRow raw[2] = {};  // the next tile's, of FP8
   for (uint32_t number = 0; fill.item < items.count; ++number) {

@@ -22,6 +22,9 @@ constexpr float kPowerUnit = 64;
 constexpr int kPowerBytes = kGroupHeads * 4 * 2;  // of a tile
 constexpr int kOnesBytes = 256;                   // of 16 rows by 8 columns
 constexpr int kSharedLimit = 232448;
+// Of working memory: sums of a unit, in clusters of 8, and how many units may lie apart.
+constexpr int64_t kUnitBytes = 8 * (kLatent / 8 / 8 + 1) * 128 * 16;
+constexpr int64_t kMostUnitsApart = 512;
 
 __device__ __forceinline__ uint32_t PackPair(float low, float high) {
   uint32_t d;
@@ -169,19 +172,18 @@ __device__ __forceinline__ void StoreWeights(float (&scores)[32], int rows, floa
   }
 }
 
-template <RowForm kForm, int kBlocks>
+template <RowForm kForm, int kBlocks, bool kApart>
 __device__ __forceinline__ void ScoreTiles(const Items& items, const Where& where,
                                            const Memory<kBlocks>& memory, int thread) {
   using L = Layout<kBlocks>;
   const float scale = items.args.softmax_scale * 1.4426950408889634f;
-  uint32_t first = 0;      // number of the item's first tile
+  uint32_t first = 0;      // number of the unit's first tile
   uint32_t fill = 0;       // of the stages
   uint32_t last_fill = 0;  // with the block's tile before
-  int next = items.Rows(where.cluster);
-  for (int item = where.cluster; item < items.count; item += where.clusters) {
-    const int count = next;
+  Units<kApart> units(items, where);
+  while (units.Take()) {
+    const int count = units.rows;
     const int tiles = Tiles(count);
-    next = items.Rows(item + where.clusters);
     uint32_t q[kRow / 16][4];
     auto wait_full = [&](int part) {
       sm90::BarrierWait(memory.template Full<kForm>(fill, part), fill / L::kStages & 1);
@@ -319,7 +321,118 @@ __device__ __forceinline__ void Rescale(float (&out)[kParts][kSize], const float
   }
 }
 
+// ---- Joining chunks -----------------------------------------------------------------------------
+
+// Sums of a chunk, or of several joined: columns, weights, and the power that both are relative to.
+// A place for them in device memory has a thread's numbers four at a time, those of the 128 threads
+// next to each other, and last the weights and powers.
 template <int kBlocks>
+constexpr int kPlace = (Layout<kBlocks>::kColumns / 8 + 1) * 128;
+
+template <typename L>
+__device__ __forceinline__ void StoreSums(float4* place,
+                                          const float (&out)[L::kParts][L::kPart / 2],
+                                          const float (&total)[4], const int (&power)[2]) {
+#pragma unroll
+  for (int part = 0; part < L::kParts; ++part) {
+#pragma unroll
+    for (int i = 0; i < L::kPart / 8; ++i) {
+      const float* p = out[part] + 4 * i;
+      __stcg(place + (part * (L::kPart / 8) + i) * 128, make_float4(p[0], p[1], p[2], p[3]));
+    }
+  }
+  __stcg(place + L::kColumns / 8 * 128,
+         make_float4(total[0], total[2], __int_as_float(power[0]), __int_as_float(power[1])));
+}
+
+// Adds those at `place`, both scaled to the larger power: which of the two comes first makes no
+// difference.
+template <typename L>
+__device__ __forceinline__ void JoinSums(const float4* place, float (&out)[L::kParts][L::kPart / 2],
+                                         float (&total)[4], int (&power)[2]) {
+  constexpr int kBatch = L::kParts == 2 ? 8 : 8;  // loads under way
+  const float4 last = __ldcg(place + L::kColumns / 8 * 128);
+  float factor[2], other_factor[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int other = __float_as_int(r == 0 ? last.z : last.w);
+    const int joined = max(power[r], other);
+    factor[r] = PowerOfTwo(power[r] - joined);
+    other_factor[r] = PowerOfTwo(other - joined);
+    power[r] = joined;
+    total[2 * r] = __fadd_rn(__fmul_rn(total[2 * r], factor[r]),
+                             __fmul_rn(r == 0 ? last.x : last.y, other_factor[r]));
+  }
+  Rescale(out, factor);
+#pragma unroll
+  for (int first = 0; first < L::kColumns / 8; first += kBatch) {
+    float4 got[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) got[i] = __ldcg(place + (first + i) * 128);
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      float* p = out[(first + i) / (L::kPart / 8)] + (first + i) % (L::kPart / 8) * 4;
+      p[0] = __fadd_rn(p[0], __fmul_rn(got[i].x, other_factor[0]));
+      p[1] = __fadd_rn(p[1], __fmul_rn(got[i].y, other_factor[0]));
+      p[2] = __fadd_rn(p[2], __fmul_rn(got[i].z, other_factor[1]));
+      p[3] = __fadd_rn(p[3], __fmul_rn(got[i].w, other_factor[1]));
+    }
+  }
+}
+
+// Sums of nothing.
+template <typename L>
+__device__ __forceinline__ void ClearSums(float zero, float (&out)[L::kParts][L::kPart / 2],
+                                          float (&total)[4], int (&power)[2]) {
+#pragma unroll
+  for (int part = 0; part < L::kParts; ++part) {
+#pragma unroll
+    for (int i = 0; i < L::kPart / 2; ++i) out[part][i] = zero;
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    power[r] = INT32_MIN / 2;
+    total[2 * r] = total[2 * r + 1] = zero;
+  }
+}
+
+// Of a unit's item, whose chunks are summed apart: leaves this one's sums for the others. The last
+// to come joins all, in their order, and goes on with them.
+template <int kBlocks>
+__device__ __forceinline__ bool JoinsChunks(
+    const Items& items, const Units<true>& unit, int rank,
+    float (&out)[Layout<kBlocks>::kParts][Layout<kBlocks>::kPart / 2], float (&total)[4],
+    int (&power)[2], int thread) {
+  using L = Layout<kBlocks>;
+  float4* places = static_cast<float4*>(items.args.partial_sums) + thread;
+  auto place = [&](int chunk) {
+    return places + static_cast<int64_t>((unit.item * items.most_chunks + chunk) * kBlocks + rank) *
+                        kPlace<kBlocks>;
+  };
+  StoreSums<L>(place(unit.chunk), out, total, power);
+  sm90::NamedBarrier(2, 128);
+  bool last = true;
+  if (thread == 0) {
+    __threadfence();
+    const unsigned chunks = static_cast<unsigned>(unit.chunks);
+    // Goes back to 0 with the last.
+    last = atomicInc(items.args.counters + unit.item * kBlocks + rank, chunks - 1) == chunks - 1;
+    __threadfence();
+  }
+  if (!sm90::NamedBarrierAll(2, 128, last)) return false;
+  // Of two chunks each may come first.
+  const bool kept = unit.chunk == 0 || unit.chunks == 2;
+  if (!kept) ClearSums<L>(-0.0f, out, total, power);  // -0 + x is x, -0 too
+  for (int chunk = 0; chunk < unit.chunks; ++chunk) {
+    if (kept && chunk == unit.chunk) continue;
+    JoinSums<L>(place(chunk), out, total, power);
+  }
+  return true;
+}
+
+// ---- Summing ------------------------------------------------------------------------------------
+
+template <int kBlocks, bool kApart>
 __device__ __forceinline__ void SumTiles(const Items& items, const Where& where,
                                          const Memory<kBlocks>& memory, int thread) {
   using L = Layout<kBlocks>;
@@ -413,30 +526,38 @@ __device__ __forceinline__ void SumTiles(const Items& items, const Where& where,
     held = true;
     ++position;
   };
-  int next = items.Rows(where.cluster);
-  for (int item = where.cluster; item < items.count; item += where.clusters) {
-    const int64_t token = items.Token(item);
-    const int tiles = Tiles(next);
-    next = items.Rows(item + where.clusters);
+  Units<kApart> units(items, where);
+  while (units.Take()) {
+    const int tiles = Tiles(units.rows);
+    const int length = kApart ? tiles : ChunkTiles(tiles);
     ++before;
-#pragma unroll
-    for (int part = 0; part < L::kParts; ++part) {
-#pragma unroll
-      for (int i = 0; i < L::kPart / 2; ++i) out[part][i] = 0;
+    int first = 0;
+    do {
+      const int end = min(first + length, tiles);
+      ClearSums<L>(0, out, total, power);
+      for (int tile = first; tile < end; ++tile) sum();
+      let_go();
+      if constexpr (!kApart) {
+        float4* place = static_cast<float4*>(items.args.partial_sums) + thread +
+                        (where.cluster * kBlocks + where.rank) * kPlace<kBlocks>;
+        if (first > 0) JoinSums<L>(place, out, total, power);
+        if (end < tiles) StoreSums<L>(place, out, total, power);
+      }
+      first = end;
+    } while (first < tiles);
+    if constexpr (kApart) {
+      if (units.chunks > 1 &&
+          !JoinsChunks<kBlocks>(items, units, where.rank, out, total, power, thread)) {
+        continue;
+      }
     }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      power[r] = INT32_MIN / 2;
-      total[2 * r] = total[2 * r + 1] = 0;
-    }
-    for (int tile = 0; tile < tiles; ++tile) sum();
-    let_go();
     float scale[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) scale[r] = tiles > 0 ? 1.0f / total[2 * r] : 0.0f;
 #pragma unroll
     for (int part = 0; part < L::kParts; ++part) {
-      WriteOut<L::kPart>(items.args, token, items.Group(item) * kGroupHeads + row,
+      WriteOut<L::kPart>(items.args, items.Token(units.item),
+                         items.Group(units.item) * kGroupHeads + row,
                          where.rank * L::kColumns + part * L::kPart, out[part], scale, quad);
     }
   }
@@ -460,7 +581,7 @@ constexpr int kFillRegisters = kBlocks > 2              ? 72
                                : kForm == RowForm::kFp8 ? 64
                                                         : 56;
 
-template <RowForm kForm, int kBlocks>
+template <RowForm kForm, int kBlocks, bool kApart>
 __global__ __launch_bounds__(kThreads, 1) void AttendKernel(const __grid_constant__ Items items) {
   using L = Layout<kBlocks>;
   extern __shared__ __align__(1024) uint8_t shared[];
@@ -493,21 +614,21 @@ __global__ __launch_bounds__(kThreads, 1) void AttendKernel(const __grid_constan
   const int thread = static_cast<int>(threadIdx.x);
   if (thread < 128) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kScoreRegisters));
-    ScoreTiles<kForm, kBlocks>(items, where, memory, Held(thread));
+    ScoreTiles<kForm, kBlocks, kApart>(items, where, memory, Held(thread));
   } else if (thread < 256) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kSumRegisters<kForm, kBlocks>));
-    SumTiles<kBlocks>(items, where, memory, Held(thread - 128));
+    SumTiles<kBlocks, kApart>(items, where, memory, Held(thread - 128));
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kFillRegisters<kForm, kBlocks>));
-    FillStages<kForm, kBlocks, L::kStages>(items, where, memory.Tile(0),
-                                           memory.template Full<kForm>(0, 0), memory.Free(0),
-                                           thread - 256);
+    FillStages<kForm, kBlocks, L::kStages, kApart>(items, where, memory.Tile(0),
+                                                   memory.template Full<kForm>(0, 0),
+                                                   memory.Free(0), thread - 256);
   }
   sm90::ClusterSync();  // nobody sends to a block that is gone
 }
 
-// Clusters of kBlocks for all items, or as many as run at once.
-template <RowForm kForm, int kBlocks>
+// Clusters of kBlocks for all units, or as many as run at once.
+template <RowForm kForm, int kBlocks, bool kApart>
 struct Clusters {
   static sm90::Launch Of(int clusters, cudaStream_t stream) {
     return {.grid = dim3(static_cast<unsigned>(clusters * kBlocks)),
@@ -517,24 +638,50 @@ struct Clusters {
             .stream = stream};
   }
   static int AtOnce() {
-    static const int clusters = sm90::ClustersAtOnce(AttendKernel<kForm, kBlocks>, Of(1, nullptr));
+    static const int clusters =
+        sm90::ClustersAtOnce(AttendKernel<kForm, kBlocks, kApart>, Of(1, nullptr));
     return clusters;
   }
   static cudaError_t Run(const Items& items, cudaStream_t stream) {
-    const int clusters = items.count < AtOnce() ? items.count : AtOnce();
-    return sm90::LaunchOverlapping(AttendKernel<kForm, kBlocks>, Of(clusters, stream), items);
+    const int units = items.count * (kApart ? items.most_chunks : 1);
+    const int clusters = units < AtOnce() ? units : AtOnce();
+    return sm90::LaunchOverlapping(AttendKernel<kForm, kBlocks, kApart>, Of(clusters, stream),
+                                   items);
   }
 };
 
-// The largest clusters that still take all items at once.
+// Chunks apart where that takes fewer rounds of chunks, and the largest clusters that still take
+// all at once.
 template <RowForm kForm>
 cudaError_t Attend(const Items& items, cudaStream_t stream) {
-  if (items.count <= Clusters<kForm, 8>::AtOnce()) return Clusters<kForm, 8>::Run(items, stream);
-  if (items.count <= Clusters<kForm, 4>::AtOnce()) return Clusters<kForm, 4>::Run(items, stream);
-  return Clusters<kForm, 2>::Run(items, stream);
+  const int units = items.count * items.most_chunks;
+  const int clusters = Clusters<kForm, 2, false>::AtOnce();
+  auto rounds = [&](int count) { return (count + clusters - 1) / clusters; };
+  if (units <= Clusters<kForm, 8, true>::AtOnce()) {
+    return Clusters<kForm, 8, true>::Run(items, stream);
+  }
+  if (units <= Clusters<kForm, 4, true>::AtOnce()) {
+    return Clusters<kForm, 4, true>::Run(items, stream);
+  }
+  if (units <= kMostUnitsApart && rounds(units) < rounds(items.count) * items.most_chunks) {
+    return Clusters<kForm, 2, true>::Run(items, stream);
+  }
+  return Clusters<kForm, 2, false>::Run(items, stream);
 }
 
+// Of a token that reads as many rows as its list or its pages may hold.
+int MostChunks(int64_t rows) { return Chunks(Tiles(static_cast<int>(rows))); }
+
 }  // namespace
+
+RowAttentionMemory RowAttentionMemoryOf(int64_t num_tokens, int num_heads, int64_t most_rows) {
+  const int64_t items = num_tokens * ((num_heads + kGroupHeads - 1) / kGroupHeads);
+  const int64_t chunks = MostChunks(most_rows);
+  if (chunks == 1) return {};
+  const int64_t units = items * chunks;
+  return {.partial_sums = (units < kMostUnitsApart ? units : kMostUnitsApart) * kUnitBytes,
+          .counters = kMostUnitsApart * 2 * int64_t{sizeof(uint32_t)}};
+}
 
 cudaError_t RowAttention(const RowAttentionArgs& args, cudaStream_t stream) {
   if (args.num_tokens == 0 || args.num_heads == 0) return cudaSuccess;
@@ -542,6 +689,8 @@ cudaError_t RowAttention(const RowAttentionArgs& args, cudaStream_t stream) {
   items.args = args;
   items.groups = (args.num_heads + kGroupHeads - 1) / kGroupHeads;
   items.count = static_cast<int>(args.num_tokens) * items.groups;
+  items.most_chunks =
+      MostChunks(args.slots != nullptr ? args.width : args.page_table_stride * kTileRows);
   return args.form == RowForm::kFp8 ? Attend<RowForm::kFp8>(items, stream)
                                     : Attend<RowForm::kBf16>(items, stream);
 }

@@ -2,18 +2,23 @@
 //
 // One kernel. A cluster of 2, 4 or 8 blocks takes a token and 64 of its heads. Tiles of 64 rows,
 // counted along the token's list, go to its blocks in turn: a block scores its tiles, hands weights
-// and columns round, and sums a share of the columns of the result over all tiles. Whatever the
-// cluster, each number is made by the same operations in the same order, so tokens can be spread to
-// fill the machine without changing a bit.
+// and columns round, and sums a share of the columns of the result over all tiles.
+//
+// The list is cut into chunks of 1,024 rows, or sixteen longer ones where it has more than 16,384.
+// Each is summed by itself, and the sums are added in the order of the list. Few tokens' chunks go
+// to clusters side by side, and who comes last adds them up; otherwise one cluster takes them one
+// after the other. Whatever is done by whom, each number is made by the same operations in the same
+// order, so tokens can be spread to fill the machine without changing a bit.
 //
 // Numerics  bf16 products, f32 sums on tensor cores; weights 2^(score * log2 e - m), rounded to
 //           bf16, m the multiple of 64 next to the largest of sixteen exponents; both products and
-//           the sum of the weights take the rounded ones. Joining tiles multiplies by powers of
-//           two. Infinite scores and NaN as in the definition; so finite ones of 1.4 million, where
+//           the sum of the weights take the rounded ones. Joining tiles, and chunks, multiplies by
+//           powers of two. Infinite scores and NaN as in the definition; so finite ones of 1.4 million, where
 //           m ends, and more: -infinity below, and NaN above.
 // Empty     a token without rows gets zeros.
-// Cost      per token reads K rows once for each 64 heads; 2 * H * (2C + R) operations a row. No
-//           working memory.
+// Cost      per token reads K rows once for each 64 heads; 2 * H * (2C + R) operations a row. Working
+//           memory for tokens of more than 1,024 rows: 144 KiB for each chunk of 64 heads of a
+//           token, at most 72 MiB.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -43,7 +48,18 @@ struct RowAttentionArgs {
   void* out = nullptr;      // [T, H, 512] f32, or bf16
   bool out_bf16 = false;
   bool round_out = false;  // f32 out, rounded to bfloat16
+  // Of RowAttentionMemoryOf. Counters are 0 before the first launch, and after each.
+  void* partial_sums = nullptr;  // aligned to 16 bytes
+  uint32_t* counters = nullptr;
 };
+
+// Bytes of working memory for up to so many tokens of up to so many rows each: the width of their
+// lists, or what the pages of a table's row hold.
+struct RowAttentionMemory {
+  int64_t partial_sums = 0;
+  int64_t counters = 0;
+};
+RowAttentionMemory RowAttentionMemoryOf(int64_t num_tokens, int num_heads, int64_t most_rows);
 
 cudaError_t RowAttention(const RowAttentionArgs& args, cudaStream_t stream);
 
