@@ -392,22 +392,6 @@ struct AttentionCase {
   const Batch* dense = nullptr;  // tokens read all rows of their sequence; these are `slots` too
 };
 
-// Working memory of attention, for launches one after the other.
-struct AttentionMemory {
-  Device<uint8_t> partial_sums;
-  Device<uint32_t> counters;
-
-  AttentionMemory(int64_t tokens, int heads, int64_t most_rows)
-      : AttentionMemory(RowAttentionMemoryOf(tokens, heads, most_rows)) {}
-  explicit AttentionMemory(const RowAttentionMemory& bytes)
-      : partial_sums(static_cast<size_t>(bytes.partial_sums)),
-        counters(std::vector<uint32_t>(static_cast<size_t>(bytes.counters) / 4, 0)) {}
-  void GiveTo(RowAttentionArgs& args) const {
-    args.partial_sums = partial_sums.get();
-    args.counters = counters.get();
-  }
-};
-
 std::vector<float> Attend(const AttentionCase& c, int64_t tokens) {
   const Device<uint8_t> d_rows(c.rows->bytes);
   const Device<uint16_t> d_q(c.q);
@@ -421,9 +405,9 @@ std::vector<float> Attend(const AttentionCase& c, int64_t tokens) {
   args.rows = d_rows.get();
   args.softmax_scale = c.scale;
   args.out = out.get();
-  const AttentionMemory memory(tokens, c.heads,
-                               c.dense != nullptr ? c.dense->table_stride * 64 : c.width);
-  memory.GiveTo(args);
+  const Device<uint8_t> partial_sums(static_cast<size_t>(RowAttentionBytes(
+      tokens, c.heads, c.dense != nullptr ? c.dense->table_stride * 64 : c.width)));
+  args.partial_sums = partial_sums.get();
   if (c.dense != nullptr) {
     const DeviceBatch batch(*c.dense);
     args.positions = batch.positions.get();
@@ -624,7 +608,7 @@ void CheckLargeScores(const std::string& name, RowForm form, int most) {
 void CheckAttentionForms() {
   const std::vector<int32_t> short_lists = {0, 1, 63, 64, 65, 128, 200, 699, 700};
   // Around the ends of chunks.
-  const std::vector<int32_t> long_lists = {3000, 0, 1, 1023, 1024, 1025, 2047, 2048, 2049};
+  const std::vector<int32_t> long_lists = {5000, 0, 1, 2047, 2048, 2049, 4095, 4096, 4097};
   for (const RowForm form : {RowForm::kBf16, RowForm::kFp8}) {
     const std::string prefix = form == RowForm::kFp8 ? "attention/fp8" : "attention/bf16";
     const Rows rows = MakeRows(form, 3000);
@@ -634,16 +618,16 @@ void CheckAttentionForms() {
     }
     for (const int heads : {6, 128}) {
       const std::string with_heads = "/h" + std::to_string(heads);
-      CheckChosenRows(prefix + "/chunks" + with_heads, form, rows, heads, long_lists, 3008,
+      CheckChosenRows(prefix + "/chunks" + with_heads, form, rows, heads, long_lists, 5056,
                       {1, 3, 8, 32, 128, 600});
       CheckDense(prefix + "/dense" + with_heads, form, heads, {700, 1, 64, 65, 699},
                  {1, 3, 40, 105});
-      CheckDense(prefix + "/dense_chunks" + with_heads, form, heads, {3100, 1, 1024, 1025, 2048},
+      CheckDense(prefix + "/dense_chunks" + with_heads, form, heads, {5100, 1, 2048, 2049, 4096},
                  {1, 3, 8, 40, 105, 300});
     }
-    CheckDense(prefix + "/dense_long/h6", form, 6, {17000, 1, 1024, 16385, 16384}, {1, 3, 40});
+    CheckDense(prefix + "/dense_long/h6", form, 6, {17000, 1, 2049, 16385, 16384}, {1, 3, 40});
     CheckLargeScores(prefix, form, 640);
-    CheckLargeScores(prefix + "/chunks", form, 2304);
+    CheckLargeScores(prefix + "/chunks", form, 4500);
   }
 }
 
@@ -903,10 +887,11 @@ void BenchShape(bool prompt, int tokens, int context, int heads) {
   const Device<uint16_t> query(static_cast<size_t>(int64_t{tokens} * heads * 576));
   Fill(query.get(), int64_t{tokens} * heads * 576 * 2, 5, 3);
   const Device<uint16_t> out(static_cast<size_t>(int64_t{tokens} * heads * 512));
-  const AttentionMemory memory(tokens, heads, std::max<int64_t>(context, kTopk));
+  const Device<uint8_t> partial_sums(
+      static_cast<size_t>(RowAttentionBytes(tokens, heads, std::max<int64_t>(context, kTopk))));
   auto attention = [&](RowForm form) {
     RowAttentionArgs args;
-    memory.GiveTo(args);
+    args.partial_sums = partial_sums.get();
     args.form = form;
     args.q = query.get();
     args.num_tokens = tokens;

@@ -28,6 +28,7 @@ class Scratch {
     kScores,    // of keys
     kLists,     // candidates kept between segments
     kQueries,   // of attention, as bfloat16
+    kSums,      // of attention, of chunks
     kPacked,    // activations as tensor cores read them
     kRouting,
     kHidden,

@@ -3,6 +3,7 @@
 #include "cuda/device.cuh"
 #include "cuda/dsa/dsa_ops.h"
 #include "cuda/dsa/select_tokens_sm90.h"
+#include "cuda/dsa/sparse_attention_sm90.h"
 #include "cuda/product_sm90.h"
 #include "cuda/scratch.h"
 
@@ -19,6 +20,14 @@ int64_t PackedNeed(const StepShape& s) {
 
 }  // namespace
 
+// Of attention on tensor cores, which reads what is chosen, or everything.
+int64_t SumsNeed(const StepShape& s) {
+  if (!IsRowAttentionShape(s.latent_dim, s.rope_dim)) return 0;
+  const bool sparse = s.attention == AttentionMode::kSparse;
+  return RowAttentionBytes(s.num_tokens, static_cast<int>(s.num_heads),
+                           sparse ? std::min(s.topk, s.max_context) : s.max_context);
+}
+
 // Whether a checkpoint's weights go to tensor cores is not known before it is read: both ways are
 // covered.
 ScratchNeed ScratchOfSteps(const CudaContext& context, const StepShape& s) {
@@ -33,6 +42,7 @@ ScratchNeed ScratchOfSteps(const CudaContext& context, const StepShape& s) {
   }
   if (context.rounds()) {
     need[Scratch::kQueries] = T * s.num_heads * (s.latent_dim + s.rope_dim) * 2;
+    need[Scratch::kSums] = SumsNeed(s);
     need[Scratch::kPacked] = PackedNeed(s);
   }
   if (s.num_experts == 0) return need;

@@ -31,10 +31,10 @@ __device__ __forceinline__ uint32_t BlockOffset(int row, int chunk) {
 
 // ---- Which rows ---------------------------------------------------------------------------------
 
-// Items are 64 heads of a token each. The tiles of an item are cut into chunks of 16, or of more in
-// a list so long that there would be more than 16 of them.
-constexpr int kChunkTiles = 16;
-constexpr int kMostChunks = 16;
+// Items are 64 heads of a token each. The tiles of an item are cut into chunks of 32, or of more in
+// a list so long that there would be more than 8 of them.
+constexpr int kChunkTiles = 32;
+constexpr int kMostChunks = 8;
 
 __host__ __device__ __forceinline__ int Tiles(int rows) {
   return (rows + kTileRows - 1) / kTileRows;
@@ -69,17 +69,16 @@ struct Where {
   int clusters;
 };
 
-// What a cluster takes in turn: items, or where chunks lie apart, chunks of items, the first of each
-// item before the second of any. Only the first is taken of a token without rows. The tiles of a
-// cluster's units, numbered through, go to its blocks in turn.
+// What a cluster takes in turn: items, or where chunks lie apart, chunks of items, the first of
+// each item before the second of any. Only the first is taken of a token without rows. The tiles of
+// a cluster's units, numbered through, go to its blocks in turn.
 template <bool kApart>
 class Units {
  public:
-  int item = 0;    // of the unit taken, or their count after the last
-  int chunk = 0;   // which of its item's
-  int chunks = 1;  // of its item
-  int first = 0;   // tile
-  int rows = 0;    // from there on
+  int item = 0;   // of the unit taken, or their count after the last
+  int chunk = 0;  // which of its item's
+  int first = 0;  // tile
+  int rows = 0;   // from there on
 
   __device__ __forceinline__ Units(const Items& items, const Where& where)
       : items_(items), step_(where.clusters), next_item_(where.cluster) {
@@ -112,7 +111,6 @@ class Units {
   __device__ __forceinline__ bool CutOut() {
     const int tiles = Tiles(rows);
     const int length = ChunkTiles(tiles);
-    chunks = Chunks(tiles);
     first = chunk * length;
     rows = min(rows - first * kTileRows, length * kTileRows);
     return chunk == 0 || rows > 0;

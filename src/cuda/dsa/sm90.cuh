@@ -140,6 +140,15 @@ __device__ inline uint4 LoadStreaming(const void* global) {
                : "l"(global));
   return v;
 }
+// From the second-level cache, where others may have written.
+__device__ inline float4 LoadL2(const float4* global) {
+  float4 v;
+  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(global)
+               : "memory");
+  return v;
+}
 __device__ inline float LoadStreamingFloat(const void* global) {
   float v;
   asm volatile("ld.global.nc.L1::no_allocate.f32 %0, [%1];" : "=f"(v) : "l"(global));

@@ -333,7 +333,7 @@ __global__ void RoundKernel(const float2* x, uint32_t* out, int64_t pairs) {
 // Whether the kernels for tensor cores take rows like these.
 bool AttendsOnTensorCores(const AttentionArgs& args) {
   const LatentCacheView& cache = args.cache;
-  return cache.type != LatentType::kF32 && cache.latent_dim == 512 && cache.rope_dim == 64 &&
+  return cache.type != LatentType::kF32 && IsRowAttentionShape(cache.latent_dim, cache.rope_dim) &&
          (args.selection.slots || args.batch.page_size == 64);
 }
 
@@ -366,6 +366,11 @@ void AttendOnTensorCores(CudaContext& context, const AttentionArgs& args) {
     rows.page_table = args.batch.page_table.As<int32_t>();
     rows.page_table_stride = args.batch.page_table.dims[1];
   }
+  const int64_t most_rows =
+      args.selection.slots ? rows.width : rows.page_table_stride * args.batch.page_size;
+  rows.partial_sums = context.Get<uint8_t>(
+      Scratch::kSums, RowAttentionBytes(tokens, rows.num_heads, most_rows), "Attention");
+  if (!context.failure.ok()) return;
   rows.softmax_scale = args.softmax_scale;
   rows.out = args.out.As<float>();
   context.Check(RowAttention(rows, context.stream), "Attention");

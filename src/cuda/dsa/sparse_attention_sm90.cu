@@ -329,6 +329,10 @@ __device__ __forceinline__ void Rescale(float (&out)[kParts][kSize], const float
 template <int kBlocks>
 constexpr int kPlace = (Layout<kBlocks>::kColumns / 8 + 1) * 128;
 
+__device__ __forceinline__ float4 PackTotals(const float (&total)[4], const int (&power)[2]) {
+  return make_float4(total[0], total[2], __int_as_float(power[0]), __int_as_float(power[1]));
+}
+
 template <typename L>
 __device__ __forceinline__ void StoreSums(float4* place,
                                           const float (&out)[L::kParts][L::kPart / 2],
@@ -341,93 +345,106 @@ __device__ __forceinline__ void StoreSums(float4* place,
       __stcg(place + (part * (L::kPart / 8) + i) * 128, make_float4(p[0], p[1], p[2], p[3]));
     }
   }
-  __stcg(place + L::kColumns / 8 * 128,
-         make_float4(total[0], total[2], __int_as_float(power[0]), __int_as_float(power[1])));
+  __stcg(place + L::kColumns / 8 * 128, PackTotals(total, power));
 }
 
-// Adds those at `place`, both scaled to the larger power: which of the two comes first makes no
+// Sums are joined by scaling both to the larger power and adding them. Which is which makes no
 // difference.
+struct Join {
+  float factor[2];
+  float other_factor[2];
+
+  // Joins the weights and powers.
+  __device__ __forceinline__ Join(float (&total)[4], int (&power)[2], const float4& other) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int other_power = __float_as_int(r == 0 ? other.z : other.w);
+      const int joined = max(power[r], other_power);
+      factor[r] = PowerOfTwo(power[r] - joined);
+      other_factor[r] = PowerOfTwo(other_power - joined);
+      power[r] = joined;
+      total[2 * r] = Add(r, total[2 * r], r == 0 ? other.x : other.y);
+    }
+  }
+  __device__ __forceinline__ float Add(int r, float sum, float other) const {
+    return __fadd_rn(__fmul_rn(sum, factor[r]), __fmul_rn(other, other_factor[r]));
+  }
+  // Four numbers of a thread's.
+  __device__ __forceinline__ void Add(float* sum, const float4& other) const {
+    sum[0] = Add(0, sum[0], other.x);
+    sum[1] = Add(0, sum[1], other.y);
+    sum[2] = Add(1, sum[2], other.z);
+    sum[3] = Add(1, sum[3], other.w);
+  }
+};
+
+// Adds the sums at `place`.
 template <typename L>
 __device__ __forceinline__ void JoinSums(const float4* place, float (&out)[L::kParts][L::kPart / 2],
                                          float (&total)[4], int (&power)[2]) {
-  constexpr int kBatch = L::kParts == 2 ? 8 : 8;  // loads under way
-  const float4 last = __ldcg(place + L::kColumns / 8 * 128);
-  float factor[2], other_factor[2];
+  constexpr int kNumbers = L::kColumns / 8;
+  constexpr int kBatch = 8;  // loads under way
+  const Join join(total, power, sm90::LoadL2(place + kNumbers * 128));
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int other = __float_as_int(r == 0 ? last.z : last.w);
-    const int joined = max(power[r], other);
-    factor[r] = PowerOfTwo(power[r] - joined);
-    other_factor[r] = PowerOfTwo(other - joined);
-    power[r] = joined;
-    total[2 * r] = __fadd_rn(__fmul_rn(total[2 * r], factor[r]),
-                             __fmul_rn(r == 0 ? last.x : last.y, other_factor[r]));
-  }
-  Rescale(out, factor);
-#pragma unroll
-  for (int first = 0; first < L::kColumns / 8; first += kBatch) {
+  for (int first = 0; first < kNumbers; first += kBatch) {
     float4 got[kBatch];
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i) got[i] = __ldcg(place + (first + i) * 128);
+    for (int i = 0; i < kBatch; ++i) got[i] = sm90::LoadL2(place + (first + i) * 128);
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      float* p = out[(first + i) / (L::kPart / 8)] + (first + i) % (L::kPart / 8) * 4;
-      p[0] = __fadd_rn(p[0], __fmul_rn(got[i].x, other_factor[0]));
-      p[1] = __fadd_rn(p[1], __fmul_rn(got[i].y, other_factor[0]));
-      p[2] = __fadd_rn(p[2], __fmul_rn(got[i].z, other_factor[1]));
-      p[3] = __fadd_rn(p[3], __fmul_rn(got[i].w, other_factor[1]));
+    for (int i = first; i < first + kBatch; ++i) {
+      join.Add(out[i / (L::kPart / 8)] + i % (L::kPart / 8) * 4, got[i - first]);
     }
   }
 }
 
-// Sums of nothing.
-template <typename L>
-__device__ __forceinline__ void ClearSums(float zero, float (&out)[L::kParts][L::kPart / 2],
-                                          float (&total)[4], int (&power)[2]) {
-#pragma unroll
-  for (int part = 0; part < L::kParts; ++part) {
-#pragma unroll
-    for (int i = 0; i < L::kPart / 2; ++i) out[part][i] = zero;
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    power[r] = INT32_MIN / 2;
-    total[2 * r] = total[2 * r + 1] = zero;
-  }
-}
-
-// Of a unit's item, whose chunks are summed apart: leaves this one's sums for the others. The last
-// to come joins all, in their order, and goes on with them.
+// Joins the chunks that clusters of kBlocks have summed apart, in their order. A block takes 32
+// columns of an item.
+constexpr int kJoinColumns = 32;
 template <int kBlocks>
-__device__ __forceinline__ bool JoinsChunks(
-    const Items& items, const Units<true>& unit, int rank,
-    float (&out)[Layout<kBlocks>::kParts][Layout<kBlocks>::kPart / 2], float (&total)[4],
-    int (&power)[2], int thread) {
-  using L = Layout<kBlocks>;
-  float4* places = static_cast<float4*>(items.args.partial_sums) + thread;
-  auto place = [&](int chunk) {
-    return places + static_cast<int64_t>((unit.item * items.most_chunks + chunk) * kBlocks + rank) *
-                        kPlace<kBlocks>;
-  };
-  StoreSums<L>(place(unit.chunk), out, total, power);
-  sm90::NamedBarrier(2, 128);
-  bool last = true;
-  if (thread == 0) {
-    __threadfence();
-    const unsigned chunks = static_cast<unsigned>(unit.chunks);
-    // Goes back to 0 with the last.
-    last = atomicInc(items.args.counters + unit.item * kBlocks + rank, chunks - 1) == chunks - 1;
-    __threadfence();
+__global__ __launch_bounds__(128) void JoinKernel(const __grid_constant__ Items items) {
+  constexpr int kNumbers = kJoinColumns / 8;
+  constexpr int kAhead = 4;  // chunks under way
+  constexpr int kColumns = Layout<kBlocks>::kColumns;
+  sm90::WaitForPrevious();
+  sm90::LetNextBegin();
+  const int item = static_cast<int>(blockIdx.x) / (kLatent / kJoinColumns);
+  const int first_column = static_cast<int>(blockIdx.x) % (kLatent / kJoinColumns) * kJoinColumns;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int rows = items.Rows(item);
+  const int chunks = Chunks(Tiles(rows));
+  const float4* places =
+      static_cast<const float4*>(items.args.partial_sums) + thread +
+      static_cast<int64_t>(item * items.most_chunks * kBlocks + first_column / kColumns) *
+          kPlace<kBlocks>;
+  float out[kJoinColumns / 2];
+  float total[4] = {-0.0f, 0, -0.0f, 0};  // -0 + x is x, -0 too
+  int power[2] = {INT32_MIN / 2, INT32_MIN / 2};
+#pragma unroll
+  for (float& x : out) x = -0.0f;
+  for (int first = 0; first < chunks; first += kAhead) {
+    float4 got[kAhead][kNumbers + 1];
+#pragma unroll
+    for (int c = 0; c < kAhead; ++c) {
+      if (first + c >= chunks) break;
+      const float4* place = places + static_cast<int64_t>(first + c) * kBlocks * kPlace<kBlocks>;
+#pragma unroll
+      for (int i = 0; i < kNumbers; ++i) {
+        got[c][i] = __ldcg(place + (first_column % kColumns / 8 + i) * 128);
+      }
+      got[c][kNumbers] = __ldcg(place + kColumns / 8 * 128);
+    }
+#pragma unroll
+    for (int c = 0; c < kAhead; ++c) {
+      if (first + c >= chunks) break;
+      const Join join(total, power, got[c][kNumbers]);
+#pragma unroll
+      for (int i = 0; i < kNumbers; ++i) join.Add(out + 4 * i, got[c][i]);
+    }
   }
-  if (!sm90::NamedBarrierAll(2, 128, last)) return false;
-  // Of two chunks each may come first.
-  const bool kept = unit.chunk == 0 || unit.chunks == 2;
-  if (!kept) ClearSums<L>(-0.0f, out, total, power);  // -0 + x is x, -0 too
-  for (int chunk = 0; chunk < unit.chunks; ++chunk) {
-    if (kept && chunk == unit.chunk) continue;
-    JoinSums<L>(place(chunk), out, total, power);
-  }
-  return true;
+  const float scale[2] = {rows > 0 ? 1.0f / total[0] : 0.0f, rows > 0 ? 1.0f / total[2] : 0.0f};
+  WriteOut<kJoinColumns>(items.args, items.Token(item),
+                         items.Group(item) * kGroupHeads + thread / kWarp * 16 + thread % kWarp / 4,
+                         first_column, out, scale, thread % 4);
 }
 
 // ---- Summing ------------------------------------------------------------------------------------
@@ -526,39 +543,49 @@ __device__ __forceinline__ void SumTiles(const Items& items, const Where& where,
     held = true;
     ++position;
   };
+  float4* const places = static_cast<float4*>(items.args.partial_sums) + thread;
   Units<kApart> units(items, where);
   while (units.Take()) {
     const int tiles = Tiles(units.rows);
-    const int length = kApart ? tiles : ChunkTiles(tiles);
     ++before;
     int first = 0;
     do {
-      const int end = min(first + length, tiles);
-      ClearSums<L>(0, out, total, power);
-      for (int tile = first; tile < end; ++tile) sum();
-      let_go();
-      if constexpr (!kApart) {
-        float4* place = static_cast<float4*>(items.args.partial_sums) + thread +
-                        (where.cluster * kBlocks + where.rank) * kPlace<kBlocks>;
-        if (first > 0) JoinSums<L>(place, out, total, power);
-        if (end < tiles) StoreSums<L>(place, out, total, power);
+#pragma unroll
+      for (int part = 0; part < L::kParts; ++part) {
+#pragma unroll
+        for (int i = 0; i < L::kPart / 2; ++i) out[part][i] = 0;
       }
-      first = end;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        power[r] = INT32_MIN / 2;
+        total[2 * r] = total[2 * r + 1] = 0;
+      }
+      int left = tiles;
+      if constexpr (!kApart) left = min(ChunkTiles(tiles), tiles - first);
+      first += left;
+      for (; left > 0; --left) sum();
+      let_go();
+      if constexpr (!kApart && kBlocks == 2) {
+        int cluster = where.cluster;
+        sm90::Pin(cluster);  // no register is kept for the place
+        float4* place = places + (cluster * kBlocks + where.rank) * kPlace<kBlocks>;
+        if (first > ChunkTiles(tiles)) JoinSums<L>(place, out, total, power);
+        if (first < tiles) StoreSums<L>(place, out, total, power);
+      }
     } while (first < tiles);
     if constexpr (kApart) {
-      if (units.chunks > 1 &&
-          !JoinsChunks<kBlocks>(items, units, where.rank, out, total, power, thread)) {
-        continue;
+      const int block = (units.item * items.most_chunks + units.chunk) * kBlocks + where.rank;
+      StoreSums<L>(places + static_cast<int64_t>(block) * kPlace<kBlocks>, out, total, power);
+    } else {
+      float scale[2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) scale[r] = tiles > 0 ? 1.0f / total[2 * r] : 0.0f;
+#pragma unroll
+      for (int part = 0; part < L::kParts; ++part) {
+        WriteOut<L::kPart>(items.args, items.Token(units.item),
+                           items.Group(units.item) * kGroupHeads + row,
+                           where.rank * L::kColumns + part * L::kPart, out[part], scale, quad);
       }
-    }
-    float scale[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) scale[r] = tiles > 0 ? 1.0f / total[2 * r] : 0.0f;
-#pragma unroll
-    for (int part = 0; part < L::kParts; ++part) {
-      WriteOut<L::kPart>(items.args, items.Token(units.item),
-                         items.Group(units.item) * kGroupHeads + row,
-                         where.rank * L::kColumns + part * L::kPart, out[part], scale, quad);
     }
   }
 }
@@ -650,21 +677,28 @@ struct Clusters {
   }
 };
 
+// Of chunks apart, which are joined then; or of items of one chunk each.
+template <RowForm kForm, int kBlocks>
+cudaError_t RunChunks(const Items& items, cudaStream_t stream) {
+  if (items.most_chunks == 1) return Clusters<kForm, kBlocks, false>::Run(items, stream);
+  const cudaError_t error = Clusters<kForm, kBlocks, true>::Run(items, stream);
+  if (error != cudaSuccess) return error;
+  const auto pieces = static_cast<unsigned>(items.count * (kLatent / kJoinColumns));
+  return sm90::LaunchOverlapping(JoinKernel<kBlocks>,
+                                 {.grid = dim3(pieces), .threads = 128, .stream = stream}, items);
+}
+
 // Chunks apart where that takes fewer rounds of chunks, and the largest clusters that still take
 // all at once.
 template <RowForm kForm>
 cudaError_t Attend(const Items& items, cudaStream_t stream) {
   const int units = items.count * items.most_chunks;
+  if (units <= Clusters<kForm, 8, true>::AtOnce()) return RunChunks<kForm, 8>(items, stream);
+  if (units <= Clusters<kForm, 4, true>::AtOnce()) return RunChunks<kForm, 4>(items, stream);
   const int clusters = Clusters<kForm, 2, false>::AtOnce();
   auto rounds = [&](int count) { return (count + clusters - 1) / clusters; };
-  if (units <= Clusters<kForm, 8, true>::AtOnce()) {
-    return Clusters<kForm, 8, true>::Run(items, stream);
-  }
-  if (units <= Clusters<kForm, 4, true>::AtOnce()) {
-    return Clusters<kForm, 4, true>::Run(items, stream);
-  }
   if (units <= kMostUnitsApart && rounds(units) < rounds(items.count) * items.most_chunks) {
-    return Clusters<kForm, 2, true>::Run(items, stream);
+    return RunChunks<kForm, 2>(items, stream);
   }
   return Clusters<kForm, 2, false>::Run(items, stream);
 }
@@ -674,13 +708,11 @@ int MostChunks(int64_t rows) { return Chunks(Tiles(static_cast<int>(rows))); }
 
 }  // namespace
 
-RowAttentionMemory RowAttentionMemoryOf(int64_t num_tokens, int num_heads, int64_t most_rows) {
+int64_t RowAttentionBytes(int64_t num_tokens, int num_heads, int64_t most_rows) {
   const int64_t items = num_tokens * ((num_heads + kGroupHeads - 1) / kGroupHeads);
-  const int64_t chunks = MostChunks(most_rows);
-  if (chunks == 1) return {};
-  const int64_t units = items * chunks;
-  return {.partial_sums = (units < kMostUnitsApart ? units : kMostUnitsApart) * kUnitBytes,
-          .counters = kMostUnitsApart * 2 * int64_t{sizeof(uint32_t)}};
+  const int chunks = MostChunks(most_rows);
+  if (chunks == 1) return 0;
+  return (items * chunks < kMostUnitsApart ? items * chunks : kMostUnitsApart) * kUnitBytes;
 }
 
 cudaError_t RowAttention(const RowAttentionArgs& args, cudaStream_t stream) {

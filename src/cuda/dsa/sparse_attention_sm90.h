@@ -4,20 +4,21 @@
 // counted along the token's list, go to its blocks in turn: a block scores its tiles, hands weights
 // and columns round, and sums a share of the columns of the result over all tiles.
 //
-// The list is cut into chunks of 1,024 rows, or sixteen longer ones where it has more than 16,384.
+// The list is cut into chunks of 2,048 rows, or eight longer ones where it has more than 16,384.
 // Each is summed by itself, and the sums are added in the order of the list. Few tokens' chunks go
-// to clusters side by side, and who comes last adds them up; otherwise one cluster takes them one
+// to clusters side by side, and a second kernel adds them up; otherwise one cluster takes them one
 // after the other. Whatever is done by whom, each number is made by the same operations in the same
 // order, so tokens can be spread to fill the machine without changing a bit.
 //
 // Numerics  bf16 products, f32 sums on tensor cores; weights 2^(score * log2 e - m), rounded to
 //           bf16, m the multiple of 64 next to the largest of sixteen exponents; both products and
 //           the sum of the weights take the rounded ones. Joining tiles, and chunks, multiplies by
-//           powers of two. Infinite scores and NaN as in the definition; so finite ones of 1.4 million, where
-//           m ends, and more: -infinity below, and NaN above.
+//           powers of two. Infinite scores and NaN as in the definition; so finite ones of 1.4
+//           million, where m ends, and more: -infinity below, and NaN above.
 // Empty     a token without rows gets zeros.
-// Cost      per token reads K rows once for each 64 heads; 2 * H * (2C + R) operations a row. Working
-//           memory for tokens of more than 1,024 rows: 144 KiB for each chunk of 64 heads of a
+// Cost      per token reads K rows once for each 64 heads; 2 * H * (2C + R) operations a row.
+// Working
+//           memory for tokens of more than 2,048 rows: 144 KiB for each chunk of 64 heads of a
 //           token, at most 72 MiB.
 #pragma once
 
@@ -26,6 +27,11 @@
 #include <cstdint>
 
 namespace winnow::cuda {
+
+// Whether rows are of that kind.
+constexpr bool IsRowAttentionShape(int64_t latent_dim, int64_t rope_dim) {
+  return latent_dim == 512 && rope_dim == 64;
+}
 
 enum class RowForm { kBf16, kFp8 };  // 1,152 and 656 bytes
 
@@ -47,19 +53,13 @@ struct RowAttentionArgs {
   float softmax_scale = 0;  // above 0
   void* out = nullptr;      // [T, H, 512] f32, or bf16
   bool out_bf16 = false;
-  bool round_out = false;  // f32 out, rounded to bfloat16
-  // Of RowAttentionMemoryOf. Counters are 0 before the first launch, and after each.
-  void* partial_sums = nullptr;  // aligned to 16 bytes
-  uint32_t* counters = nullptr;
+  bool round_out = false;        // f32 out, rounded to bfloat16
+  void* partial_sums = nullptr;  // RowAttentionBytes, aligned to 16 bytes
 };
 
 // Bytes of working memory for up to so many tokens of up to so many rows each: the width of their
-// lists, or what the pages of a table's row hold.
-struct RowAttentionMemory {
-  int64_t partial_sums = 0;
-  int64_t counters = 0;
-};
-RowAttentionMemory RowAttentionMemoryOf(int64_t num_tokens, int num_heads, int64_t most_rows);
+// lists, or what the pages of a row of the table hold.
+int64_t RowAttentionBytes(int64_t num_tokens, int num_heads, int64_t most_rows);
 
 cudaError_t RowAttention(const RowAttentionArgs& args, cudaStream_t stream);
 
