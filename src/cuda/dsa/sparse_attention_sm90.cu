@@ -1,4 +1,4 @@
-// Attention over chosen cache rows, in one kernel of clusters; the header says how work is cut up.
+// Attention over chosen cache rows, by clusters of blocks; the header says how work is cut up.
 //
 // A block is four warpgroups. Two fill its stages: queries, then its tiles. One scores the tiles,
 // queries in registers, and sends each other block of the cluster the columns that it sums and the

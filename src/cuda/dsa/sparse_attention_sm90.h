@@ -1,8 +1,8 @@
 // Attention over chosen cache rows on Hopper's tensor cores, part 3 of DSA, for C = 512 and R = 64.
 //
-// One kernel. A cluster of 2, 4 or 8 blocks takes a token and 64 of its heads. Tiles of 64 rows,
-// counted along the token's list, go to its blocks in turn: a block scores its tiles, hands weights
-// and columns round, and sums a share of the columns of the result over all tiles.
+// A cluster of 2, 4 or 8 blocks takes a token and 64 of its heads. Tiles of 64 rows, counted along
+// the token's list, go to its blocks in turn: a block scores its tiles, hands weights and columns
+// round, and sums a share of the columns of the result over all tiles.
 //
 // The list is cut into chunks of 2,048 rows, or eight longer ones where it has more than 16,384.
 // Each is summed by itself, and the sums are added in the order of the list. Few tokens' chunks go
@@ -17,8 +17,7 @@
 //           million, where m ends, and more: -infinity below, and NaN above.
 // Empty     a token without rows gets zeros.
 // Cost      per token reads K rows once for each 64 heads; 2 * H * (2C + R) operations a row.
-// Working
-//           memory for tokens of more than 2,048 rows: 144 KiB for each chunk of 64 heads of a
+// Memory    where a token may read more than 2,048 rows: 144 KiB for each chunk of 64 heads of a
 //           token, at most 72 MiB.
 #pragma once
 
