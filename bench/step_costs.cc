@@ -1,7 +1,8 @@
 // What a step of a model costs at a depth of context: decoding for some sequences at once, with
-// their logits for the host (decode) or the likeliest token of each alone (greedy), and a chunk of
-// a prompt. Prints CSV: attention,layers,phase,context,tokens,milliseconds (median),slowest run.
-// tools/cost_curve.py makes a curve of it.
+// their logits for the host (decode) or a token of each alone, the likeliest (greedy) or one drawn
+// at temperature 0.7 and top_p 0.95 (drawn), and a chunk of a prompt. Prints CSV:
+// attention,layers,phase,context,tokens,milliseconds (median),slowest run. tools/cost_curve.py
+// makes a curve of it.
 //
 //   step_costs MODEL [--backend cuda] [--attention dense] [--contexts 4096,131072]
 //              [--batches 1,32] [--chunk 2048] [--runs 7]
@@ -59,7 +60,7 @@ class Costs {
       std::iota(tables_.back().begin(), tables_.back().end(), static_cast<int32_t>(s * pages_));
     }
     logits_.resize(static_cast<size_t>(runner.config().vocab_size * sequences));
-    likeliest_.resize(static_cast<size_t>(sequences));
+    tokens_.resize(static_cast<size_t>(sequences));
   }
 
   Status Run() {
@@ -82,9 +83,14 @@ class Costs {
       for (const int64_t batch : options_.batches) {
         Batch last = LastTokens(context, batch);
         WINNOW_TRY(Time("decode", context, last));
-        last.likeliest_below.assign(static_cast<size_t>(batch),
-                                    static_cast<int32_t>(runner_.config().vocab_size));
+        DrawRule rule{.below = static_cast<int32_t>(runner_.config().vocab_size)};
+        last.draws.assign(static_cast<size_t>(batch), rule);
         WINNOW_TRY(Time("greedy", context, last));
+        rule.temperature = 0.7;
+        rule.top_p = 0.95;
+        rule.random = uint64_t{1} << 63;
+        last.draws.assign(static_cast<size_t>(batch), rule);
+        WINNOW_TRY(Time("drawn", context, last));
       }
     }
     return OkStatus();
@@ -124,7 +130,7 @@ class Costs {
   }
 
   Status Step(const Batch& batch) {
-    const auto counts = runner_.Run(batch, {logits_.data(), likeliest_.data()});
+    const auto counts = runner_.Run(batch, {logits_.data(), tokens_.data()});
     return counts.ok() ? OkStatus() : Status(counts.error());
   }
   Status Time(const char* phase, int64_t context, const Batch& batch) {
@@ -151,7 +157,7 @@ class Costs {
   const int64_t pages_;
   std::vector<std::vector<int32_t>> tables_;
   std::vector<float> logits_;
-  std::vector<int32_t> likeliest_;
+  std::vector<int32_t> tokens_;
 };
 
 Status Run(Options options) {

@@ -54,7 +54,7 @@ sharded golden 200 "$built/golden_cuda_test"
 sharded serving 200 "$built/serving_cuda_test"
 part verify 60 "$built/winnow" verify --backend cuda tests/golden/*/
 if ((sanitize)); then
-  small='CudaBackend.Gives*:Moe.Breaks*:Moe.TakesNo*:Attention.HoldsForRows*:FindLikeliest.*:SelectTokens.BreaksTies*:WriteLatent.Q*:WriteIndexKeys.S*:RmsNorm.Works*'
+  small='CudaBackend.Gives*:Moe.Breaks*:Moe.TakesNo*:Attention.HoldsForRows*:DrawTokens.OfARow*:DrawTokens.AreTheLikeliest*:SelectTokens.BreaksTies*:WriteLatent.Q*:WriteIndexKeys.S*:RmsNorm.Works*'
   tensor='Bf16Linear.Lets*:Bf16Moe.*:Bf16SelectTokens.SelectsWhat*:Bf16Attention.*'
   for tool in memcheck racecheck; do
     part "$tool" 150 compute-sanitizer --tool "$tool" --error-exitcode 9 \

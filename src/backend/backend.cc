@@ -5,6 +5,7 @@
 #include <bit>
 #include <initializer_list>
 
+#include "backend/draw_token.h"
 #include "base/check.h"
 #include "tensor/group_codes.h"
 
@@ -371,13 +372,18 @@ void Backend::Moe(const MoeArgs& args) {
   DoMoe(args);
 }
 
-void Backend::FindLikeliest(const FindLikeliestArgs& args) {
-  const Checker check("FindLikeliest");
+void Backend::DrawTokens(const DrawTokensArgs& args) {
+  const Checker check("DrawTokens");
   const int64_t T = args.logits.dims[0];
-  check.F32("logits", args.logits, {{"T", T}, {"N", args.logits.dims[1]}});
-  check.I32("limits", args.limits, {{"T", T}});
+  const int64_t N = args.logits.dims[1];
+  check.F32("logits", args.logits, {{"T", T}, {"N", N}});
+  check.That(N <= kMostIds, "N", std::to_string(N), "less than 2^24");
+  check.Shape("rules", args.rules, {{"T", T}, {"bytes of a rule", sizeof(DrawRule)}});
+  check.Type("rules", args.rules, DType::kU8);
+  check.That(reinterpret_cast<uintptr_t>(args.rules.data) % alignof(DrawRule) == 0, "rules",
+             "not aligned", "an address that is a multiple of 8");
   check.I32("tokens", args.tokens, {{"T", T}});
-  DoFindLikeliest(args);
+  DoDrawTokens(args);
 }
 
 }  // namespace winnow

@@ -112,7 +112,7 @@ class Backend {
   void ExpandValue(const ExpandValueArgs& args);
   void FeedForward(const FeedForwardArgs& args);
   void Moe(const MoeArgs& args);
-  void FindLikeliest(const FindLikeliestArgs& args);
+  void DrawTokens(const DrawTokensArgs& args);
 
  protected:
   virtual void DoEmbed(const EmbedArgs& args) = 0;
@@ -128,7 +128,7 @@ class Backend {
   virtual void DoExpandValue(const ExpandValueArgs& args) = 0;
   virtual void DoFeedForward(const FeedForwardArgs& args) = 0;
   virtual void DoMoe(const MoeArgs& args) = 0;
-  virtual void DoFindLikeliest(const FindLikeliestArgs& args) = 0;
+  virtual void DoDrawTokens(const DrawTokensArgs& args) = 0;
 };
 
 }  // namespace winnow

@@ -207,11 +207,10 @@ struct MoeArgs {
   TensorView out;  // [T, D] f32
 };
 
-// tokens[t] = the id of the largest of logits[t], of equal ones the lowest, among the ids below
-// limits[t]. NaN counts as -infinity; -1 where the largest is no finite number.
-struct FindLikeliestArgs {
-  TensorView logits;  // [T, N] f32
-  TensorView limits;  // [T] i32
+// tokens[t] = the token of logits[t] by rules[t], as draw_token.h defines it: its -1 included.
+struct DrawTokensArgs {
+  TensorView logits;  // [T, N] f32, N at most kMostIds
+  TensorView rules;   // [T, sizeof(DrawRule)] u8, each a DrawRule, aligned to 8
   TensorView tokens;  // [T] i32 out
 };
 

@@ -96,9 +96,7 @@ class CpuBackend final : public Backend {
   void DoExpandValue(const ExpandValueArgs& args) override { cpu::ExpandValue(context_, args); }
   void DoFeedForward(const FeedForwardArgs& args) override { cpu::FeedForward(context_, args); }
   void DoMoe(const MoeArgs& args) override { cpu::Moe(context_, args); }
-  void DoFindLikeliest(const FindLikeliestArgs& args) override {
-    cpu::FindLikeliest(context_, args);
-  }
+  void DoDrawTokens(const DrawTokensArgs& args) override { cpu::DrawTokens(context_, args); }
 
  private:
   InstructionSet instruction_set_;

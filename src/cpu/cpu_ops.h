@@ -18,6 +18,6 @@ void FeedForward(CpuContext& context, const FeedForwardArgs& args);
 // Working memory: T * (2 E + num_experts_per_tok * (F + 6) + F of the shared experts) floats, as
 // many as x in bf16 precision, and T * 48 a thread.
 void Moe(CpuContext& context, const MoeArgs& args);
-void FindLikeliest(CpuContext& context, const FindLikeliestArgs& args);
+void DrawTokens(CpuContext& context, const DrawTokensArgs& args);
 
 }  // namespace winnow::cpu

@@ -1,7 +1,5 @@
-// The norms, and the largest logit, as operations: a row for each piece.
-#include <cmath>
-#include <limits>
-
+// The norms, and the draw of tokens, as operations: a row for each piece.
+#include "backend/draw_token.h"
 #include "cpu/context.h"
 #include "cpu/cpu_ops.h"
 #include "cpu/work.h"
@@ -46,19 +44,12 @@ void RmsNorm(CpuContext& context, const RmsNormArgs& args) {
   });
 }
 
-void FindLikeliest(CpuContext& context, const FindLikeliestArgs& args) {
+void DrawTokens(CpuContext& context, const DrawTokensArgs& args) {
   const int64_t size = args.logits.dims[1];
+  const auto* rules = reinterpret_cast<const DrawRule*>(args.rules.As<uint8_t>());
   context.ForEach(args.logits.dims[0], [&](int64_t row, int) {
     const float* logits = args.logits.As<float>() + row * size;
-    const int64_t limit = std::min<int64_t>(args.limits.As<int32_t>()[row], size);
-    float largest = -std::numeric_limits<float>::infinity();
-    int32_t likeliest = -1;
-    for (int64_t id = 0; id < limit; ++id) {
-      if (!(logits[id] > largest)) continue;
-      largest = logits[id];
-      likeliest = static_cast<int32_t>(id);
-    }
-    args.tokens.As<int32_t>()[row] = std::isfinite(largest) ? likeliest : -1;
+    args.tokens.As<int32_t>()[row] = DrawToken({logits, static_cast<size_t>(size)}, rules[row]);
   });
 }
 

@@ -112,7 +112,7 @@ class CudaBackend final : public Backend {
   void DoExpandValue(const ExpandValueArgs& args) override { Run(cuda::ExpandValue, args); }
   void DoFeedForward(const FeedForwardArgs& args) override { Run(cuda::FeedForward, args); }
   void DoMoe(const MoeArgs& args) override { Run(cuda::Moe, args); }
-  void DoFindLikeliest(const FindLikeliestArgs& args) override { Run(cuda::FindLikeliest, args); }
+  void DoDrawTokens(const DrawTokensArgs& args) override { Run(cuda::DrawTokens, args); }
 
  private:
   // The calling thread's device: the runtime keeps one for each thread.

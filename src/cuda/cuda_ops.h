@@ -18,7 +18,7 @@ void FeedForward(CudaContext& context, const FeedForwardArgs& args);
 // Working memory: T * (num_experts_per_tok * (F + D + 5) + F of the shared experts + D) floats.
 void Moe(CudaContext& context, const MoeArgs& args);
 
-void FindLikeliest(CudaContext& context, const FindLikeliestArgs& args);
+void DrawTokens(CudaContext& context, const DrawTokensArgs& args);
 
 // out [T, F] = silu(gate) * up, where both are [T, F]; out may be gate.
 void SwiGlu(CudaContext& context, const float* gate, const float* up, float* out, int64_t count);

@@ -110,57 +110,6 @@ __global__ void SwiGluKernel(const float* gate, const float* up, float* out, int
   out[k] = silu * up[k];
 }
 
-struct Candidate {
-  float logit;
-  int32_t id;  // -1: none
-};
-
-// The better of two: the larger logit, of equal ones the lower id.
-__device__ Candidate Better(Candidate a, Candidate b) {
-  if (a.id < 0 || b.id < 0) return a.id < 0 ? b : a;
-  return b.logit > a.logit || (b.logit == a.logit && b.id < a.id) ? b : a;
-}
-
-__device__ Candidate BestOfWarp(Candidate best) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    best = Better(best, {__shfl_xor_sync(0xffffffff, best.logit, distance),
-                         __shfl_xor_sync(0xffffffff, best.id, distance)});
-  }
-  return best;
-}
-
-constexpr int kLikeliestThreads = 1024;
-constexpr int kLikeliestLoads = 8;
-
-// Grid: one block for each row.
-__global__ void __launch_bounds__(kLikeliestThreads)
-    LikeliestKernel(const float* logits, const int32_t* limits, int32_t* tokens, int size) {
-  __shared__ Candidate bests[kLikeliestThreads / kWarp];
-  sm90::WaitForPrevious();
-  sm90::LetNextBegin();
-  const float* row = logits + int64_t{blockIdx.x} * size;
-  const int limit = min(limits[blockIdx.x], size);
-  Candidate best = {-INFINITY, -1};
-  for (int first = threadIdx.x; first < limit; first += kLikeliestLoads * kLikeliestThreads) {
-    float here[kLikeliestLoads];
-#pragma unroll
-    for (int i = 0; i < kLikeliestLoads; ++i) {
-      const int id = first + i * kLikeliestThreads;
-      here[i] = id < limit ? row[id] : -INFINITY;
-    }
-#pragma unroll
-    for (int i = 0; i < kLikeliestLoads; ++i) {
-      if (here[i] > best.logit) best = {here[i], first + i * kLikeliestThreads};
-    }
-  }
-  best = BestOfWarp(best);
-  if (threadIdx.x % kWarp == 0) bests[threadIdx.x / kWarp] = best;
-  __syncthreads();
-  if (threadIdx.x >= kWarp) return;
-  best = BestOfWarp(bests[threadIdx.x]);
-  if (threadIdx.x == 0) tokens[blockIdx.x] = best.logit < INFINITY ? best.id : -1;
-}
-
 void LaunchNorm(CudaContext& context, const NormArgs& args, int64_t rows, const char* what) {
   if (rows == 0 || args.size == 0) return;
   const auto launch = [&](auto kernel, int threads) {
@@ -206,19 +155,6 @@ void RmsNorm(CudaContext& context, const RmsNormArgs& args) {
               .out = args.out.As<float>(),
               .size = static_cast<int32_t>(args.x.dims[1])},
              args.x.dims[0], "RmsNorm");
-}
-
-void FindLikeliest(CudaContext& context, const FindLikeliestArgs& args) {
-  const int64_t rows = args.logits.dims[0];
-  if (rows == 0) return;
-  context.Check(
-      sm90::LaunchOverlapping(LikeliestKernel,
-                              {.grid = dim3(static_cast<unsigned>(rows)),
-                               .threads = kLikeliestThreads,
-                               .stream = context.stream},
-                              args.logits.As<float>(), args.limits.As<int32_t>(),
-                              args.tokens.As<int32_t>(), static_cast<int>(args.logits.dims[1])),
-      "FindLikeliest");
 }
 
 void SwiGlu(CudaContext& context, const float* gate, const float* up, float* out, int64_t count) {

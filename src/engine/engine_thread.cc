@@ -42,8 +42,8 @@ EngineThread::EngineThread(const EngineOptions& options, ModelRunner& runner,
       logits_(static_cast<size_t>(
           (options.max_sequences + std::min(kLogitRows, runner.max_step_tokens())) *
           runner.config().vocab_size)),
-      likeliest_(static_cast<size_t>(options.max_sequences +
-                                     std::min(kLogitRows, runner.max_step_tokens()))) {
+      drawn_(static_cast<size_t>(options.max_sequences +
+                                 std::min(kLogitRows, runner.max_step_tokens()))) {
   step_.batch.Reserve(runner.max_step_tokens(), options.max_sequences);
   Publish();
   thread_ = std::thread([this] { Work(); });
@@ -167,7 +167,7 @@ void EngineThread::RunStep() {
   const Clock::time_point start = Clock::now();
   for (const Step::Part& part : step.parts) Begin(*generations_.at(part.sequence), start);
   Publish();
-  const auto counts = runner_.Run(step.batch, {logits_.data(), likeliest_.data()});
+  const auto counts = runner_.Run(step.batch, {logits_.data(), drawn_.data()});
   const Clock::time_point end = Clock::now();
   if (!counts.ok()) return FailRunning(counts.error());
   const double seconds = std::chrono::duration<double>(end - start).count();
@@ -230,15 +230,15 @@ void EngineThread::Deliver(const Step& step, const std::vector<StepShare>& share
                            Clock::time_point now) {
   const size_t vocab = static_cast<size_t>(runner_.config().vocab_size);
   float* logits = logits_.data();
-  const int32_t* likeliest = likeliest_.data();
+  const int32_t* drawn = drawn_.data();
   for (size_t index = 0; index < step.parts.size(); ++index) {
     const Step::Part& part = step.parts[index];
     const size_t rows = static_cast<size_t>(part.num_logits);
     const auto generation = generations_.find(part.sequence);
-    const bool over = generation->second->Continue(
-        part.first, shares[index], {{logits, rows * vocab}, {likeliest, rows}}, now);
+    const bool over = generation->second->Continue(part.first, shares[index],
+                                                   {{logits, rows * vocab}, {drawn, rows}}, now);
     logits += rows * vocab;
-    likeliest += rows;
+    drawn += rows;
     if (over) Remove(generation);
   }
 }

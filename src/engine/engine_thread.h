@@ -77,7 +77,7 @@ class EngineThread {
   Scheduler scheduler_;
   Generations generations_;
   std::vector<float> logits_;            // of a step's rows
-  std::vector<int32_t> likeliest_;       // likewise
+  std::vector<int32_t> drawn_;           // likewise
   Step step_;                            // the last one; kept for its memory
   std::vector<StepShare> shares_;        // of its parts, likewise
   double seconds_per_prompt_token_ = 0;  // lately; 0: not known

@@ -43,9 +43,7 @@ Generation::Generation(GenerationTask task, const Tokenizer* tokenizer, const Co
   sequence_.key = task_.key;
   sequence_.salt = task_.cache_salt;
   sequence_.all_logits = task_.prompt_logprobs;
-  if (!constraint_ && !task_.prompt_logprobs) {
-    sequence_.likeliest_below = LikeliestBelow(task_.sampler);
-  }
+  if (DrawsInStep()) sequence_.draw = sampler_.rule();
 }
 
 int64_t Generation::CountCached() {
@@ -113,7 +111,7 @@ bool Generation::Continue(int64_t first, const StepShare& share, const TokenResu
   if (!answering_) answering_ = now;
   receipt_.decode_seconds = SecondsBetween(*answering_, now);
   auto sample = Draw({results.logits.last(results.logits.size() / rows),
-                      results.likeliest.last(results.likeliest.empty() ? 0 : 1)});
+                      results.tokens.last(results.tokens.empty() ? 0 : 1)});
   if (!sample.ok()) {
     Fail(sample.error());
     return true;
@@ -123,7 +121,11 @@ bool Generation::Continue(int64_t first, const StepShare& share, const TokenResu
 
 // `results` of the last token.
 Result<Sample> Generation::Draw(const TokenResults& results) {
-  if (sequence_.likeliest_below != 0) return sampler_.Accept(results.likeliest.back());
+  if (DrawsInStep()) {
+    WINNOW_ASSIGN(const Sample sample, sampler_.Accept(results.tokens.back()));
+    sequence_.draw = sampler_.rule();
+    return sample;
+  }
   if (!constraint_) return sampler_.Next(results.logits);
   WINNOW_ASSIGN(const Sample sample, sampler_.Next(results.logits, [this](std::span<float> masked) {
     constraint_->Mask(masked, task_.stop_token_ids);

@@ -49,7 +49,7 @@ struct StepShare {
 // What a step gave for a sequence's last tokens: StepResults of its rows.
 struct TokenResults {
   std::span<float> logits;  // [rows, vocab_size], and may be changed
-  std::span<const int32_t> likeliest;
+  std::span<const int32_t> tokens;
 };
 
 // Owned by the engine thread.
@@ -84,6 +84,10 @@ class Generation {
   const Receipt& receipt() const { return receipt_; }
 
  private:
+  // Whether tokens are drawn where the logits are, and not here.
+  bool DrawsInStep() const {
+    return !constraint_ && !task_.prompt_logprobs && NeedsTokensAlone(task_.sampler);
+  }
   Result<Sample> Draw(const TokenResults& results);
   void Account(int64_t first, const StepShare& share);
   void DescribePrompt(int64_t first, std::span<const float> logits, size_t rows, Chunk* chunk);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "base/check.h"
 #include "base/text.h"
@@ -13,17 +12,26 @@ namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
+struct TokenLogit {
+  int32_t id = 0;
+  float logit = 0;
+};
+
 bool Likelier(const TokenLogit& a, const TokenLogit& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-void FindFinite(std::span<const float> logits, std::vector<TokenLogit>* finite) {
-  std::vector<TokenLogit>& candidates = *finite;
-  candidates.clear();
-  candidates.reserve(logits.size());
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] > kNever) candidates.push_back({static_cast<int32_t>(id), logits[id]});
-  }
+DrawRule RuleOf(const SamplerOptions& o) {
+  const auto int32_of = [](int64_t number) {
+    return static_cast<int32_t>(std::min<int64_t>(number, std::numeric_limits<int32_t>::max()));
+  };
+  DrawRule rule;
+  rule.below = int32_of(o.vocab_limit > 0 ? o.vocab_limit : kMostIds);
+  rule.top_k = int32_of(o.top_k);
+  rule.temperature = o.temperature;
+  rule.top_p = o.top_p;
+  rule.min_p = o.min_p;
+  return rule;
 }
 
 double LogSumExp(std::span<const float> logits, float largest) {
@@ -34,7 +42,10 @@ double LogSumExp(std::span<const float> logits, float largest) {
 
 void RankTop(std::span<const float> logits, double log_total, int64_t count, Sample* sample) {
   std::vector<TokenLogit> candidates;
-  FindFinite(logits, &candidates);
+  candidates.reserve(logits.size());
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] > kNever) candidates.push_back({static_cast<int32_t>(id), logits[id]});
+  }
   const size_t kept = std::min(candidates.size(), static_cast<size_t>(count));
   std::partial_sort(candidates.begin(), candidates.begin() + static_cast<int64_t>(kept),
                     candidates.end(), Likelier);
@@ -43,30 +54,10 @@ void RankTop(std::span<const float> logits, double log_total, int64_t count, Sam
   }
 }
 
-// The shortest run of likeliest candidates that holds `share` of `total`, sorted. Mostly a few
-// tokens hold the mass, so only as many are sorted as are needed.
-size_t NucleusSize(std::vector<TokenLogit>& candidates, const std::vector<double>& mass_of_id,
-                   double share, double total) {
-  double mass = 0.0;
-  size_t sorted = 0;
-  for (size_t size = 0; size < candidates.size(); ++size) {
-    if (size == sorted) {
-      const size_t next = std::min(candidates.size(), std::max<size_t>(64, 4 * sorted));
-      std::partial_sort(candidates.begin() + static_cast<int64_t>(sorted),
-                        candidates.begin() + static_cast<int64_t>(next), candidates.end(),
-                        Likelier);
-      sorted = next;
-    }
-    mass += mass_of_id[static_cast<size_t>(candidates[size].id)];
-    if (mass >= share * total) return size + 1;
-  }
-  return candidates.size();
-}
-
 Status NoneIsFinite() { return Internal("logits: none is a finite number"); }
 
 Status NothingLeft() {
-  return Internal("logits: none is left to draw after restriction and penalties");
+  return Internal("logits: none that restriction and penalties leave is a finite number");
 }
 
 Status OutOfRange(const char* name, double value, const char* range) {
@@ -103,17 +94,14 @@ Status CheckSampler(const SamplerOptions& o) {
   return OkStatus();
 }
 
-int32_t LikeliestBelow(const SamplerOptions& o) {
-  const bool greedy = o.temperature == 0.0 && o.logprobs < 0 && o.repetition_penalty == 1.0 &&
-                      o.presence_penalty == 0.0 && o.frequency_penalty == 0.0 &&
-                      o.logit_bias.empty();
-  if (!greedy) return 0;
-  const int64_t all = std::numeric_limits<int32_t>::max();
-  return static_cast<int32_t>(o.vocab_limit > 0 ? std::min(o.vocab_limit, all) : all);
+bool NeedsTokensAlone(const SamplerOptions& o) {
+  return o.logprobs < 0 && o.repetition_penalty == 1.0 && o.presence_penalty == 0.0 &&
+         o.frequency_penalty == 0.0 && o.logit_bias.empty();
 }
 
 Sampler::Sampler(const SamplerOptions& options, std::span<const int32_t> prompt)
-    : options_(options), random_(options.seed) {
+    : options_(options), random_(options.seed), rule_(RuleOf(options)) {
+  rule_.random = random_();
   if (options_.repetition_penalty != 1.0) {
     for (const int32_t id : prompt) seen_[id] = true;
   }
@@ -165,6 +153,7 @@ Result<Sample> Sampler::Next(std::span<float> logits,
   ApplyPenalties(logits);
   if (restrict) restrict(logits);
   WINNOW_ASSIGN(sample.chosen.token_id, Draw(logits));
+  rule_.random = random_();
   if (options_.logprobs >= 0) {
     sample.chosen.logprob = unpenalised[static_cast<size_t>(sample.chosen.token_id)] - log_total;
   }
@@ -173,58 +162,19 @@ Result<Sample> Sampler::Next(std::span<float> logits,
   return sample;
 }
 
-Result<Sample> Sampler::Accept(int32_t likeliest) {
-  if (likeliest < 0) return NoneIsFinite();
+Result<Sample> Sampler::Accept(int32_t token) {
+  if (token < 0) return NoneIsFinite();
+  rule_.random = random_();
   Sample sample;
-  sample.chosen.token_id = likeliest;
+  sample.chosen.token_id = token;
   return sample;
 }
 
 // One token, step 8 of 9. From dsa/lightning_indexer.h; next: Deliver() in generation.cc.
-Result<int32_t> Sampler::Draw(std::span<const float> logits) {
-  if (options_.temperature == 0.0) {
-    const auto likeliest = std::max_element(logits.begin(), logits.end());
-    if (!(*likeliest > kNever)) return NothingLeft();
-    return static_cast<int32_t>(likeliest - logits.begin());
-  }
-  std::vector<TokenLogit>& candidates = candidates_;
-  FindFinite(logits, &candidates);
-  if (candidates.empty()) return NothingLeft();
-  if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates.size()) {
-    std::nth_element(candidates.begin(), candidates.begin() + options_.top_k, candidates.end(),
-                     Likelier);
-    candidates.resize(static_cast<size_t>(options_.top_k));
-  }
-  const float largest = std::min_element(candidates.begin(), candidates.end(), Likelier)->logit;
-  std::vector<double>& mass_of_id = mass_of_id_;
-  mass_of_id.assign(logits.size(), 0.0);
-  const auto drop_unlikely = [&](const TokenLogit& candidate) {
-    const double mass =
-        std::exp((static_cast<double>(candidate.logit) - largest) / options_.temperature);
-    mass_of_id[static_cast<size_t>(candidate.id)] = mass;
-    return mass < options_.min_p;
-  };
-  std::erase_if(candidates, drop_unlikely);
-  // Sums run in the order of ids, whatever order top_k left behind.
-  std::sort(candidates.begin(), candidates.end(),
-            [](const TokenLogit& a, const TokenLogit& b) { return a.id < b.id; });
-  const auto mass_of = [&](const TokenLogit& candidate) {
-    return mass_of_id[static_cast<size_t>(candidate.id)];
-  };
-  double total = 0.0;
-  for (const TokenLogit& candidate : candidates) total += mass_of(candidate);
-  if (options_.top_p < 1.0) {
-    candidates.resize(NucleusSize(candidates, mass_of_id, options_.top_p, total));
-    total = 0.0;
-    for (const TokenLogit& candidate : candidates) total += mass_of(candidate);
-  }
-  // 53 random bits: a uniform number in [0, 1) that every machine makes alike.
-  double left = static_cast<double>(random_() >> 11) * 0x1p-53 * total;
-  for (const TokenLogit& candidate : candidates) {
-    left -= mass_of(candidate);
-    if (left < 0.0) return candidate.id;
-  }
-  return candidates.back().id;
+Result<int32_t> Sampler::Draw(std::span<const float> logits) const {
+  const int32_t token = DrawToken(logits, rule_);
+  if (token < 0) return NothingLeft();
+  return token;
 }
 
 }  // namespace winnow

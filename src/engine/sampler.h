@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "backend/draw_token.h"
 #include "winnow/status.h"
 
 namespace winnow {
@@ -36,11 +37,6 @@ struct RankedToken {
   double logprob = 0.0;
 };
 
-struct TokenLogit {
-  int32_t id = 0;
-  float logit = 0;
-};
-
 struct Sample {
   RankedToken chosen;            // logprob is filled only if asked for
   std::vector<RankedToken> top;  // likeliest first
@@ -49,13 +45,12 @@ struct Sample {
 // What the model thought of `token` and which `count` tokens it held likeliest, by its logits.
 Sample RankToken(std::span<const float> logits, int32_t token, int64_t count);
 
-// Where every token is the likeliest of the model's own logits, and nothing else is told of them:
-// the ids below which it is looked for. Otherwise 0.
-int32_t LikeliestBelow(const SamplerOptions& options);
+// Whether tokens follow from the model's own logits alone and are all that is told of them: then
+// whoever has the logits may draw (backend/draw_token.h).
+bool NeedsTokensAlone(const SamplerOptions& options);
 
-// Draws the tokens of one sequence. Equal logits, options and history give equal tokens: every
-// order is total (the likelier first, then the lower id) and the generator is a 64-bit Mersenne
-// twister.
+// Draws the tokens of one sequence. Equal logits, options and history give equal tokens: a draw is
+// backend/draw_token.h's, by one number a token of a 64-bit Mersenne twister.
 class Sampler {
  public:
   Sampler(const SamplerOptions& options, std::span<const int32_t> prompt);
@@ -65,20 +60,20 @@ class Sampler {
   // before restriction, penalties, bias and temperature. kInternal if no logit is a number.
   Result<Sample> Next(std::span<float> logits,
                       const std::function<void(std::span<float>)>& restrict = {});
-  // The same where LikeliestBelow is not 0 and the likeliest token is known; -1: no logit is a
-  // number.
-  Result<Sample> Accept(int32_t likeliest);
+  // How the next token is drawn.
+  const DrawRule& rule() const { return rule_; }
+  // In place of Next where NeedsTokensAlone: what was drawn by rule().
+  Result<Sample> Accept(int32_t token);
 
  private:
   void ApplyPenalties(std::span<float> logits) const;
-  Result<int32_t> Draw(std::span<const float> logits);
+  Result<int32_t> Draw(std::span<const float> logits) const;
 
   SamplerOptions options_;
   std::mt19937_64 random_;
   std::unordered_map<int32_t, int64_t> generated_;  // how often each token was drawn
   std::unordered_map<int32_t, bool> seen_;          // prompt and generated, for repetition_penalty
-  std::vector<TokenLogit> candidates_;              // what Draw works with
-  std::vector<double> mass_of_id_;
+  DrawRule rule_;                                   // with the next token's number
 };
 
 }  // namespace winnow

@@ -174,7 +174,7 @@ void Scheduler::AddPart(Step& step, Sequence& sequence, int64_t count) {
     const int64_t page = sequence.pages[static_cast<size_t>(position / kPageSize)];
     if (position >= end - part.num_logits) {
       batch.logit_rows.push_back(static_cast<int32_t>(batch.num_tokens()));
-      batch.likeliest_below.push_back(sequence.likeliest_below);
+      batch.draws.push_back(sequence.draw);
     }
     batch.token_ids.push_back(sequence.tokens[static_cast<size_t>(position)]);
     batch.positions.push_back(static_cast<int32_t>(position));

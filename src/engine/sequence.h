@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/draw_token.h"
 #include "engine/prefix_cache.h"
 
 namespace winnow {
@@ -15,8 +16,7 @@ struct Sequence {
   std::string key;              // sequences of one key share its turn
   std::string salt;             // of the prefix cache
   bool all_logits = false;      // logits of every token are wanted: nothing is taken from the cache
-  int32_t likeliest_below =
-      0;  // as in Batch: not 0, where the likeliest token is all that is wanted
+  DrawRule draw;                // of the next token, as in Batch; the owner's for every step
 
   // Kept by the scheduler.
   int64_t arrival = 0;

@@ -24,7 +24,8 @@ StepMemory CountStepMemory(const ModelConfig& config, const TransformerOptions& 
   memory.scratch = backend.ScratchBytes(Transformer::ShapeOfSteps(config, options, index_keys));
   memory.logits = (options.max_sequences + std::min(kLogitRows, T) + logit_rows) *
                   config.vocab_size * int64_t{sizeof(float)};
-  constexpr int64_t kOfToken = 2 * 6 * sizeof(int32_t);  // of the runner's batch and the engine's
+  // Of the runner's batch and the engine's.
+  constexpr int64_t kOfToken = 2 * (5 * sizeof(int32_t) + sizeof(DrawRule));
   memory.batch = T * kOfToken + Transformer::HostBytes(config, options);
   return memory;
 }

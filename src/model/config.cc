@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "backend/draw_token.h"
 #include "base/check.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -28,6 +29,7 @@ constexpr Range<int64_t> kHeadDim = {1, 65536};
 constexpr Range<int64_t> kLayers = {1, 4096};
 constexpr Range<int64_t> kExperts = {1, 65536};
 constexpr Range<int64_t> kInt32 = {1, kMaxInt32};
+constexpr Range<int64_t> kVocabulary = {1, kMostIds};
 constexpr double kMaxParameters = 1e15;
 
 // Keys of config.json that Winnow knows and has no use for.
@@ -277,7 +279,7 @@ double CountParameters(const ModelConfig& config) {
 void ReadModel(FieldReader& fields, ModelConfig* config) {
   ReadArchitecture(fields, config);
   if (!fields.status().ok()) return;
-  config->vocab_size = fields.Int("vocab_size", kInt32);
+  config->vocab_size = fields.Int("vocab_size", kVocabulary);
   config->hidden_size = fields.Int("hidden_size", kWidth);
   config->num_hidden_layers = fields.Int("num_hidden_layers", kLayers);
   config->num_nextn_predict_layers = fields.Int("num_nextn_predict_layers", {0, 64}, 0);

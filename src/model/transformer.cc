@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "base/check.h"
 
@@ -21,10 +22,13 @@ int64_t MaxPages(const TransformerOptions& options) { return PagesFor(options.ma
 // Lists of numbers follow each other at multiples of the workspace's alignment.
 int64_t PaddedCount(int64_t count) { return Workspace::Padded(count * 4) / 4; }
 
-// Numbers that Upload sends at most: five lists of the tokens and the page table.
-int64_t UploadCount(const TransformerOptions& options) {
-  return 5 * PaddedCount(options.max_tokens) +
-         PaddedCount(options.max_sequences * MaxPages(options));
+// Numbers that Upload sends: for each token a rule and four lists, and the page table.
+constexpr int64_t kRuleNumbers = sizeof(DrawRule) / sizeof(int32_t);
+int64_t UploadCount(int64_t tokens, int64_t pages) {
+  return PaddedCount(tokens * kRuleNumbers) + 4 * PaddedCount(tokens) + PaddedCount(pages);
+}
+int64_t MostUploaded(const TransformerOptions& options) {
+  return UploadCount(options.max_tokens, options.max_sequences * MaxPages(options));
 }
 
 }  // namespace
@@ -36,7 +40,7 @@ int64_t Transformer::WorkspaceBytes(const ModelConfig& config, const Transformer
   const int64_t R = config.qk_rope_head_dim;
   const auto tensor = [T](int64_t width) { return Workspace::Padded(T * width * 4); };
   // Lists follow the order of New() in the functions named.
-  const int64_t batch = UploadCount(options) * 4 + 2 * tensor(SelectionWidth(config, options)) +
+  const int64_t batch = MostUploaded(options) * 4 + 2 * tensor(SelectionWidth(config, options)) +
                         tensor(1);                        // Upload, Forward
   const int64_t stream = 3 * tensor(config.hidden_size);  // Forward
   const int64_t indexer =
@@ -55,7 +59,7 @@ int64_t Transformer::WorkspaceBytes(const ModelConfig& config, const Transformer
 
 int64_t Transformer::HostBytes(const ModelConfig& config, const TransformerOptions& options) {
   return kRopeRows * config.qk_rope_head_dim * int64_t{sizeof(float)} +
-         UploadCount(options) * int64_t{sizeof(int32_t)};
+         MostUploaded(options) * int64_t{sizeof(int32_t)};
 }
 
 StepShape Transformer::ShapeOfSteps(const ModelConfig& config, const TransformerOptions& options,
@@ -101,7 +105,7 @@ Result<Transformer> Transformer::Create(const ModelConfig& config, const Weights
   const int64_t pairs = config.qk_rope_head_dim / 2;
   transformer.rope_maker_ = RopeRowMaker(config.rope, config.qk_rope_head_dim);
   transformer.new_rope_rows_.resize(static_cast<size_t>(kRopeRows * 2 * pairs));
-  transformer.upload_.resize(static_cast<size_t>(UploadCount(options)));
+  transformer.upload_.resize(static_cast<size_t>(MostUploaded(options)));
   WINNOW_ASSIGN(transformer.rope_memory_, backend.Allocate(options.max_context * 2 * pairs * 4));
   transformer.rope_rows_ =
       TensorView(transformer.rope_memory_.get(), DType::kF32, {options.max_context, 2, pairs});
@@ -135,8 +139,13 @@ int64_t Transformer::PageTableWidth(const Batch& batch, bool select, bool record
 Transformer::Uploaded Transformer::Upload(const Batch& batch, int64_t width) {
   const int64_t T = batch.num_tokens();
   const int64_t B = static_cast<int64_t>(batch.page_tables.size());
-  const TensorView all = workspace_.New(DType::kI32, {5 * PaddedCount(T) + PaddedCount(B * width)});
-  int64_t used = 0;
+  const TensorView all = workspace_.New(DType::kI32, {UploadCount(T, B * width)});
+  const TensorView draws(all.data, DType::kU8,
+                         {static_cast<int64_t>(batch.draws.size()), sizeof(DrawRule)});
+  if (!batch.draws.empty()) {
+    std::memcpy(upload_.data(), batch.draws.data(), static_cast<size_t>(draws.bytes()));
+  }
+  int64_t used = PaddedCount(T * kRuleNumbers);
   const auto place = [&](const std::vector<int32_t>& values) {
     std::copy(values.begin(), values.end(), upload_.begin() + used);
     const TensorView view(all.As<int32_t>() + used, DType::kI32,
@@ -150,7 +159,6 @@ Transformer::Uploaded Transformer::Upload(const Batch& batch, int64_t width) {
   view.positions = place(batch.positions);
   view.sequences = place(batch.sequences);
   view.slots = place(batch.slots);
-  const TensorView limits = place(batch.likeliest_below);
   view.page_table = TensorView(all.As<int32_t>() + used, DType::kI32, {B, width});
   auto row = upload_.begin() + used;
   std::fill_n(row, B * width, -1);
@@ -159,7 +167,7 @@ Transformer::Uploaded Transformer::Upload(const Batch& batch, int64_t width) {
     row += static_cast<ptrdiff_t>(width);
   }
   backend_->CopyToDevice(all.data, upload_.data(), all.bytes());
-  return {view, limits};
+  return {view, draws};
 }
 
 // One token, step 5 of 9. From scheduler.cc; next: SelfAttention() in attention.cc.
@@ -206,7 +214,7 @@ Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache
   } else {
     RunLayers(pass, stream);
   }
-  ReadLogits(pass, stream.normed, batch, uploaded.limits, results);
+  ReadLogits(pass, stream.normed, batch, uploaded.draws, results);
   WINNOW_TRY(backend_->Finish());
   WINNOW_TRY(weights_->CheckIntact());
   return Count(batch, policy == nullptr);
@@ -257,7 +265,7 @@ TensorView Gather(Pass& pass, TensorView hidden, std::span<const int32_t> tokens
 
 // The head runs on the wanted rows and no others. Where they are not neighbours they are gathered:
 // the last tokens of some prompts.
-void Transformer::ReadLogits(Pass& pass, TensorView normed, const Batch& batch, TensorView limits,
+void Transformer::ReadLogits(Pass& pass, TensorView normed, const Batch& batch, TensorView draws,
                              const StepResults& results) {
   const int64_t wanted = static_cast<int64_t>(batch.logit_rows.size());
   const int64_t vocab = config_->vocab_size;
@@ -270,20 +278,18 @@ void Transformer::ReadLogits(Pass& pass, TensorView normed, const Batch& batch, 
     TensorView logits = pass.New({rows, vocab});
     pass.ops.Linear({.x = x, .weight = weights_->lm_head, .out = logits, .keep_f32 = true});
     const auto is_wanted = [&](int64_t row) {
-      return batch.likeliest_below.empty() ||
-             batch.likeliest_below[static_cast<size_t>(first + row)] == 0;
+      return batch.draws.empty() || batch.draws[static_cast<size_t>(first + row)].below == 0;
     };
-    int64_t num_likeliest = rows;
+    int64_t num_drawn = rows;
     for (int64_t row = 0, end = 0; row < rows; row = std::max(end, row + 1)) {
-      for (end = row; end < rows && is_wanted(end); ++end) --num_likeliest;
+      for (end = row; end < rows && is_wanted(end); ++end) --num_drawn;
       const TensorView run = logits.Rows(row, end - row);
       pass.ops.CopyToHost(results.logits + (first + row) * vocab, run.data, run.bytes());
     }
-    if (num_likeliest == 0) continue;
+    if (num_drawn == 0) continue;
     TensorView tokens = pass.workspace.New(DType::kI32, {rows});
-    pass.ops.FindLikeliest(
-        {.logits = logits, .limits = limits.Rows(first, rows), .tokens = tokens});
-    pass.ops.CopyToHost(results.likeliest + first, tokens.data, tokens.bytes());
+    pass.ops.DrawTokens({.logits = logits, .rules = draws.Rows(first, rows), .tokens = tokens});
+    pass.ops.CopyToHost(results.tokens + first, tokens.data, tokens.bytes());
   }
 }
 

@@ -130,7 +130,7 @@ class Transformer {
   int64_t PageTableWidth(const Batch& batch, bool select, bool recorded) const;
   struct Uploaded {
     BatchView batch;
-    TensorView limits;  // [logit rows] i32: its likeliest_below
+    TensorView draws;  // [logit rows, sizeof(DrawRule)] u8
   };
   Uploaded Upload(const Batch& batch, int64_t width);
   void ExtendRope(int64_t positions);
@@ -141,7 +141,7 @@ class Transformer {
     TensorView branch;
   };
   void RunLayers(Pass& pass, const Stream& stream);
-  void ReadLogits(Pass& pass, TensorView normed, const Batch& batch, TensorView limits,
+  void ReadLogits(Pass& pass, TensorView normed, const Batch& batch, TensorView draws,
                   const StepResults& results);
   StepCounts Count(const Batch& batch, bool scored) const;
 

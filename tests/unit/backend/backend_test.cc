@@ -6,6 +6,8 @@
 
 #include <vector>
 
+#include "backend/draw_token.h"
+
 namespace winnow {
 namespace {
 
@@ -36,11 +38,11 @@ class CountingBackend final : public Backend {
   void DoExpandValue(const ExpandValueArgs&) override { ++calls; }
   void DoFeedForward(const FeedForwardArgs&) override { ++calls; }
   void DoMoe(const MoeArgs&) override { ++calls; }
-  void DoFindLikeliest(const FindLikeliestArgs&) override { ++calls; }
+  void DoDrawTokens(const DrawTokensArgs&) override { ++calls; }
 };
 
 // Tensors of nothing: only their shapes are looked at.
-char some_memory[64];
+alignas(64) char some_memory[64];
 TensorView F32(Dims dims) { return {some_memory, DType::kF32, dims}; }
 TensorView I32(Dims dims) { return {some_memory, DType::kI32, dims}; }
 TensorView U8(Dims dims) { return {some_memory, DType::kU8, dims}; }
@@ -127,7 +129,8 @@ TEST(Backend, LetsAgreeingArgumentsThrough) {
       {.x = F32({8, 300}),
        .weight = {.value = {some_memory, DType::kF8E4M3, {200, 300}}, .scale = F32({2, 3})},
        .out = F32({8, 200})});
-  backend.FindLikeliest({.logits = F32({8, 300}), .limits = I32({8}), .tokens = I32({8})});
+  backend.DrawTokens(
+      {.logits = F32({8, 300}), .rules = U8({8, sizeof(DrawRule)}), .tokens = I32({8})});
   EXPECT_EQ(backend.calls, 9);
 }
 

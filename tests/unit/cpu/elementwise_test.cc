@@ -1,7 +1,6 @@
 // Norms and feed-forward blocks against plain definitions in doubles, and for equal bits.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "unit/cpu/cpu_test_support.h"
 
@@ -214,43 +213,6 @@ TEST(FeedForward, RoundsWhatItsProductsReadAndNothingElse) {
     const double up = read * RoundToBf16(up_weight);
     const float hidden = RoundToBf16(static_cast<float>(gate / (1 + std::exp(-gate)) * up));
     EXPECT_EQ(out[0], hidden * RoundToBf16(down_weight));
-  }
-}
-
-TEST(FindLikeliest, IsTheLargestNumberAndOfEqualOnesTheFirst) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  for (const auto& backend : EqualBackends(Sums::kF32)) {
-    const auto find = [&](const std::vector<float>& logits, std::vector<int32_t> limits) {
-      const int64_t rows = static_cast<int64_t>(limits.size());
-      std::vector<int32_t> tokens(limits.size(), -7);
-      backend->FindLikeliest(
-          {.logits = ViewOf(logits, {rows, static_cast<int64_t>(logits.size()) / rows}),
-           .limits = ViewOf(limits, {rows}),
-           .tokens = ViewOf(tokens, {rows})});
-      return tokens;
-    };
-    using Ids = std::vector<int32_t>;
-    EXPECT_EQ(find({1, 3, 2, 3}, {4}), Ids{1});
-    EXPECT_EQ(find({1, 3, 2, 4}, {3}), Ids{1});
-    EXPECT_EQ(find({-0.0f, 0.0f}, {2}), Ids{0});
-    EXPECT_EQ(find({NAN, -5, NAN, -kInfinity}, {4}), Ids{1});
-    EXPECT_EQ(find({NAN, -kInfinity, NAN}, {3}), Ids{-1});
-    EXPECT_EQ(find({1, kInfinity, 2}, {3}), Ids{-1});
-    EXPECT_EQ(find({1, 2, 3, kInfinity}, {3}), Ids{2});
-    EXPECT_EQ(find({1, 2}, {0}), Ids{-1});
-    EXPECT_EQ(find({1, 2, 3, 6, 5, 4}, {3, std::numeric_limits<int32_t>::max()}), (Ids{2, 0}));
-    for (const int64_t size : {31, 1024, 8191, 8192, 8193, 129280}) {
-      const std::vector<float> equal(3 * size, -2.5f);
-      EXPECT_EQ(find(equal, Ids(3, static_cast<int32_t>(size))), Ids(3, 0)) << size;
-      std::vector<float> logits = RandomFloats(3 * size, 9);
-      for (float& logit : logits) logit = std::floor(logit * 1000);  // with many ties
-      const int32_t limit = static_cast<int32_t>(size - size / 10);
-      Ids expected;
-      for (auto row = logits.begin(); row != logits.end(); row += size) {
-        expected.push_back(static_cast<int32_t>(std::max_element(row, row + limit) - row));
-      }
-      EXPECT_EQ(find(logits, Ids(3, limit)), expected) << backend->Describe() << " " << size;
-    }
   }
 }
 

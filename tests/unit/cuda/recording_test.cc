@@ -166,24 +166,25 @@ class Batches {
       Add(batch, sequence);
       batch.page_tables.push_back(sequence.pages);
       batch.logit_rows.push_back(static_cast<int32_t>(batch.logit_rows.size()));
-      // Of some the likeliest token alone is wanted.
-      batch.likeliest_below.push_back(Draw(0, 1) ? static_cast<int32_t>(vocab) : 0);
+      // Of some the token alone is wanted, the likeliest or another.
+      batch.draws.push_back({.below = Draw(0, 1) ? static_cast<int32_t>(vocab) : 0,
+                             .temperature = Draw(0, 1) ? 0.7 : 0.0,
+                             .top_p = Draw(0, 1) ? 0.9 : 1.0,
+                             .random = static_cast<uint64_t>(Draw(0, 1 << 30)) << 34});
     }
     if (expected.empty()) return;
     std::vector<float> logits(expected.size() * vocab);
-    std::vector<int32_t> likeliest(expected.size(), -7);
-    ASSERT_TRUE(runner_.Run(batch, {logits.data(), likeliest.data()}).ok());
+    std::vector<int32_t> tokens(expected.size(), -7);
+    ASSERT_TRUE(runner_.Run(batch, {logits.data(), tokens.data()}).ok());
     for (size_t row = 0; row < expected.size(); ++row) {
       const std::string where = std::to_string(expected.size()) + " sequences, row " +
                                 std::to_string(row) + ", position " +
                                 std::to_string(batch.positions[row]);
-      if (batch.likeliest_below[row] == 0) {
+      if (batch.draws[row].below == 0) {
         ASSERT_EQ(std::memcmp(&logits[row * vocab], expected[row], vocab * sizeof(float)), 0)
             << where;
       } else {
-        ASSERT_EQ(likeliest[row],
-                  std::max_element(expected[row], expected[row] + vocab) - expected[row])
-            << where;
+        ASSERT_EQ(tokens[row], DrawToken({expected[row], vocab}, batch.draws[row])) << where;
       }
     }
   }

@@ -237,9 +237,9 @@ class StagedBackend final : public Backend {
     gpu_->Moe(staged);
     s.Finish();
   }
-  void DoFindLikeliest(const FindLikeliestArgs& a) override {
+  void DoDrawTokens(const DrawTokensArgs& a) override {
     Stage s(*gpu_, arena_);
-    gpu_->FindLikeliest({s.In(a.logits), s.In(a.limits), s.Out(a.tokens)});
+    gpu_->DrawTokens({s.In(a.logits), s.In(a.rules), s.Out(a.tokens)});
     s.Finish();
   }
 

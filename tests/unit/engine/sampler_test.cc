@@ -150,18 +150,42 @@ TEST(Sampler, NamesAParameterOutOfRange) {
   EXPECT_TRUE(CheckSampler({}).ok());
 }
 
-TEST(Sampler, LeavesTheChoiceToOthersWhereItIsTheLikeliestAlone) {
-  EXPECT_EQ(LikeliestBelow({.temperature = 0.0, .top_p = 0.5, .top_k = 3, .vocab_limit = 7}), 7);
-  EXPECT_EQ(LikeliestBelow({}), std::numeric_limits<int32_t>::max());
-  EXPECT_EQ(LikeliestBelow({.temperature = 0.5}), 0);
-  EXPECT_EQ(LikeliestBelow({.repetition_penalty = 1.1}), 0);
-  EXPECT_EQ(LikeliestBelow({.presence_penalty = 1}), 0);
-  EXPECT_EQ(LikeliestBelow({.frequency_penalty = 1}), 0);
-  EXPECT_EQ(LikeliestBelow({.logprobs = 0}), 0);
-  EXPECT_EQ(LikeliestBelow({.logit_bias = {{1, 1.0}}}), 0);
+TEST(Sampler, LeavesDrawsToOthersWhereNothingElseIsWantedOrChanged) {
+  EXPECT_TRUE(NeedsTokensAlone({.temperature = 0.0, .top_p = 0.5, .top_k = 3, .vocab_limit = 7}));
+  EXPECT_TRUE(NeedsTokensAlone({.temperature = 0.5, .top_p = 0.5, .top_k = 3, .min_p = 0.1}));
+  EXPECT_FALSE(NeedsTokensAlone({.repetition_penalty = 1.1}));
+  EXPECT_FALSE(NeedsTokensAlone({.presence_penalty = 1}));
+  EXPECT_FALSE(NeedsTokensAlone({.frequency_penalty = 1}));
+  EXPECT_FALSE(NeedsTokensAlone({.logprobs = 0}));
+  EXPECT_FALSE(NeedsTokensAlone({.logit_bias = {{1, 1.0}}}));
   Sampler sampler({}, {});
   EXPECT_EQ(sampler.Accept(5)->chosen.token_id, 5);
   EXPECT_EQ(sampler.Accept(-1).error().code(), StatusCode::kInternal);
+}
+
+TEST(Sampler, DrawsByItsRuleWithANumberForEachToken) {
+  const SamplerOptions options{.temperature = 0.5,
+                               .top_p = 0.9,
+                               .top_k = int64_t{1} << 40,
+                               .min_p = 0.01,
+                               .seed = 3,
+                               .vocab_limit = 90};
+  Sampler here(options, {});
+  Sampler elsewhere(options, {});
+  std::mt19937_64 numbers(3);
+  std::vector<float> logits(100);
+  for (size_t id = 0; id < logits.size(); ++id) logits[id] = std::sin(static_cast<float>(id));
+  for (int token = 0; token < 50; ++token) {
+    EXPECT_EQ(elsewhere.rule(), (DrawRule{.below = 90,
+                                          .top_k = std::numeric_limits<int32_t>::max(),
+                                          .temperature = 0.5,
+                                          .top_p = 0.9,
+                                          .min_p = 0.01,
+                                          .random = numbers()}));
+    const int32_t drawn = DrawToken(logits, elsewhere.rule());
+    ASSERT_TRUE(elsewhere.Accept(drawn).ok());
+    EXPECT_EQ(DrawOne(here, logits), drawn);
+  }
 }
 
 }  // namespace

@@ -295,16 +295,20 @@ TEST(ServingStreams, AWakeIsCalledForEveryPieceAndOnceAtTheBeginning) {
   stream.Notify({});
 }
 
-// Without logprobs the device finds the token and the logits stay there.
-TEST(ServingLimits, GreedyTokensAreTheSameWhetherLogitsAreAskedForOrNot) {
+// Without logprobs the device draws the token and the logits stay there.
+TEST(ServingLimits, TokensAreTheSameWhetherLogitsAreAskedForOrNot) {
   for (const std::string model : {"v32-groups-f32", "v32-odd-bf16"}) {
     Engine engine = LoadGolden(model);
     Random random(4);
     std::vector<Stream> with, without;
     for (int index = 0; index < 12; ++index) {
       Request request = Prompted(random.Tokens(random.Draw(1, 200), 90), random.Draw(1, 40));
-      request.sampling.temperature = index % 3 == 2 ? 1.0 : 0.0;  // some of the step draw
-      request.sampling.seed = 1;
+      request.sampling.temperature = index % 3 == 2 ? 0.0 : 1.0;  // some greedy
+      if (index % 3 == 1) request.sampling.top_p = 0.8;
+      if (index % 4 == 1) request.sampling.top_k = 20;
+      if (index % 5 == 1) request.sampling.min_p = 0.02;
+      request.sampling.seed = static_cast<uint64_t>(index);
+      if (index % 4 == 3) request.sampling.repetition_penalty = 1.1;  // drawn on the host
       without.push_back(engine.Submit(request).value());
       request.logprobs = 0;
       with.push_back(engine.Submit(request).value());
