@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <sstream>
 #include <string>
@@ -59,7 +60,7 @@ class Costs {
       tables_.emplace_back(static_cast<size_t>(pages_));
       std::iota(tables_.back().begin(), tables_.back().end(), static_cast<int32_t>(s * pages_));
     }
-    logits_.resize(static_cast<size_t>(runner.config().vocab_size * sequences));
+    logits_ = runner.backend().AllocateOnHost(runner.config().vocab_size * sequences * 4);
     tokens_.resize(static_cast<size_t>(sequences));
   }
 
@@ -130,7 +131,7 @@ class Costs {
   }
 
   Status Step(const Batch& batch) {
-    const auto counts = runner_.Run(batch, {logits_.data(), tokens_.data()});
+    const auto counts = runner_.Run(batch, {static_cast<float*>(logits_.get()), tokens_.data()});
     return counts.ok() ? OkStatus() : Status(counts.error());
   }
   Status Time(const char* phase, int64_t context, const Batch& batch) {
@@ -156,7 +157,7 @@ class Costs {
   const int64_t longest_;
   const int64_t pages_;
   std::vector<std::vector<int32_t>> tables_;
-  std::vector<float> logits_;
+  std::shared_ptr<void> logits_;
   std::vector<int32_t> tokens_;
 };
 

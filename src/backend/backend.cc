@@ -372,6 +372,11 @@ void Backend::Moe(const MoeArgs& args) {
   DoMoe(args);
 }
 
+std::shared_ptr<void> Backend::AllocateOnHost(int64_t bytes) {
+  const auto buffer = std::make_shared<HostBuffer>(bytes);
+  return {buffer, buffer->data()};
+}
+
 void Backend::DrawTokens(const DrawTokensArgs& args) {
   const Checker check("DrawTokens");
   const int64_t T = args.logits.dims[0];

@@ -70,6 +70,9 @@ class Backend {
 
   // `bytes` of zeroed device memory, aligned to 64. kResourceExhausted when the device has no more.
   virtual Result<DeviceMemory> Allocate(int64_t bytes) = 0;
+  // `bytes` of zeroed memory of the host, aligned to 64, for what often comes from the device: the
+  // way to it is the shortest there is. Not for CopyToDevice.
+  virtual std::shared_ptr<void> AllocateOnHost(int64_t bytes);
   virtual void CopyToDevice(void* device, const void* host, int64_t bytes) = 0;
   virtual void CopyToHost(void* host, const void* device, int64_t bytes) = 0;
   virtual void Copy(void* target, const void* source, int64_t bytes) = 0;  // both on the device

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstring>
 #include <numeric>
 
 #include "base/check.h"
@@ -57,6 +58,7 @@ class CudaBackend final : public Backend {
   bool shares_host_memory() const override { return false; }
 
   Result<DeviceMemory> Allocate(int64_t bytes) override;
+  std::shared_ptr<void> AllocateOnHost(int64_t bytes) override;
   void CopyToDevice(void* device, const void* host, int64_t bytes) override {
     Copy(device, host, bytes, cudaMemcpyHostToDevice, "CopyToDevice");
   }
@@ -200,6 +202,19 @@ Result<DeviceMemory> CudaBackend::Allocate(int64_t bytes) {
   });
   context_.Check(cudaMemsetAsync(data, 0, size, context_.stream), "Allocate");
   return memory;
+}
+
+// Pinned, or where the system has no such memory left, as any.
+std::shared_ptr<void> CudaBackend::AllocateOnHost(int64_t bytes) {
+  Use();
+  void* data = nullptr;
+  const size_t size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+  if (cudaMallocHost(&data, size) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());  // not an error of what comes next
+    return Backend::AllocateOnHost(bytes);
+  }
+  std::memset(data, 0, size);
+  return {data, [](void* pointer) { cudaFreeHost(pointer); }};
 }
 
 }  // namespace

@@ -39,9 +39,10 @@ EngineThread::EngineThread(const EngineOptions& options, ModelRunner& runner,
       rates_(rates),
       costs_(runner.config(), runner.cache_options()),
       scheduler_(MakeSchedulerOptions(options, runner, costs_)),
-      logits_(static_cast<size_t>(
+      logits_memory_(runner.backend().AllocateOnHost(
           (options.max_sequences + std::min(kLogitRows, runner.max_step_tokens())) *
-          runner.config().vocab_size)),
+          runner.config().vocab_size * int64_t{sizeof(float)})),
+      logits_(static_cast<float*>(logits_memory_.get())),
       drawn_(static_cast<size_t>(options.max_sequences +
                                  std::min(kLogitRows, runner.max_step_tokens()))) {
   step_.batch.Reserve(runner.max_step_tokens(), options.max_sequences);
@@ -167,7 +168,7 @@ void EngineThread::RunStep() {
   const Clock::time_point start = Clock::now();
   for (const Step::Part& part : step.parts) Begin(*generations_.at(part.sequence), start);
   Publish();
-  const auto counts = runner_.Run(step.batch, {logits_.data(), drawn_.data()});
+  const auto counts = runner_.Run(step.batch, {logits_, drawn_.data()});
   const Clock::time_point end = Clock::now();
   if (!counts.ok()) return FailRunning(counts.error());
   const double seconds = std::chrono::duration<double>(end - start).count();
@@ -229,7 +230,7 @@ void EngineThread::Share(const Step& step, double seconds, std::vector<StepShare
 void EngineThread::Deliver(const Step& step, const std::vector<StepShare>& shares,
                            Clock::time_point now) {
   const size_t vocab = static_cast<size_t>(runner_.config().vocab_size);
-  float* logits = logits_.data();
+  float* logits = logits_;
   const int32_t* drawn = drawn_.data();
   for (size_t index = 0; index < step.parts.size(); ++index) {
     const Step::Part& part = step.parts[index];

@@ -76,7 +76,8 @@ class EngineThread {
   // Of the engine thread.
   Scheduler scheduler_;
   Generations generations_;
-  std::vector<float> logits_;            // of a step's rows
+  std::shared_ptr<void> logits_memory_;
+  float* logits_;                        // of a step's rows
   std::vector<int32_t> drawn_;           // likewise
   Step step_;                            // the last one; kept for its memory
   std::vector<StepShare> shares_;        // of its parts, likewise
