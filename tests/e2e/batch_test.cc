@@ -96,7 +96,8 @@ TEST_F(BatchCommand, LosesAndRepeatsNothingWhenItIsKilled) {
 }
 
 TEST_F(BatchCommand, SaysHowToGoOnWhenItIsInterrupted) {
-  Write("in.jsonl", BatchLines(120, 60));
+  // The first is long, as the others end nearly together: something is under way at any moment.
+  Write("in.jsonl", BatchLine("long", 5, 300) + BatchLines(120, 60));
   EXPECT_EQ(RunUntil(2, SIGINT), 130);
   const std::string errors = Slurp(Path("stderr"));
   EXPECT_NE(errors.find("The same command goes on from here"), std::string::npos) << errors;
