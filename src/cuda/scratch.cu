@@ -18,8 +18,6 @@ int64_t PackedNeed(const StepShape& s) {
   return std::max(PackedBytes(T, widest, 1), PackedBytes(T, s.latent_dim, s.num_heads));
 }
 
-}  // namespace
-
 // Of attention on tensor cores, which reads what is chosen, or everything.
 int64_t SumsNeed(const StepShape& s) {
   if (!IsRowAttentionShape(s.latent_dim, s.rope_dim)) return 0;
@@ -27,6 +25,8 @@ int64_t SumsNeed(const StepShape& s) {
   return RowAttentionBytes(s.num_tokens, static_cast<int>(s.num_heads),
                            sparse ? std::min(s.topk, s.max_context) : s.max_context);
 }
+
+}  // namespace
 
 // Whether a checkpoint's weights go to tensor cores is not known before it is read: both ways are
 // covered.
