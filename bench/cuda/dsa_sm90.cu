@@ -495,8 +495,8 @@ void CompareBatches(const std::string& name, const AttentionCase& c, const std::
 // Lists of these lengths, and random ones up to `width`.
 void CheckChosenRows(const std::string& name, RowForm form, const Rows& rows, int heads,
                      const std::vector<int32_t>& lengths, int width,
-                     const std::vector<int>& batches) {
-  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .width = width};
+                     const std::vector<int>& batches, float scale = 0.05f) {
+  AttentionCase c = {.form = form, .rows = &rows, .heads = heads, .width = width, .scale = scale};
   c.counts = lengths;
   const size_t few = c.counts.size();
   const size_t many = static_cast<size_t>(batches.back());
@@ -616,6 +616,13 @@ void CheckAttentionForms() {
       const std::string name = prefix + "/h" + std::to_string(heads);
       CheckChosenRows(name, form, rows, heads, short_lists, 700, {1, 3, 12, 24, 48, 140});
     }
+    // Of one chunk, around the ends of tiles that are summed together; of scores so far apart that
+    // few weights are relative to the same power.
+    const std::vector<int32_t> whole_lists = {2048, 1, 256, 257, 1984, 1985, 2047, 0, 320};
+    CheckChosenRows(prefix + "/whole/h128", form, rows, 128, whole_lists, 2048,
+                    {1, 2, 3, 8, 9, 16, 40});
+    CheckChosenRows(prefix + "/far_apart/h64", form, rows, 64, whole_lists, 2048,
+                    {1, 4, 16, 32, 40}, 3.0f);
     for (const int heads : {6, 128}) {
       const std::string with_heads = "/h" + std::to_string(heads);
       CheckChosenRows(prefix + "/chunks" + with_heads, form, rows, heads, long_lists, 5056,

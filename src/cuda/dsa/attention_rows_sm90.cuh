@@ -123,37 +123,55 @@ class Units {
   int next_rows_ = 0;
 };
 
+// Eight threads fill a row, and as many rows as there are threads for at once; the next 32 rows on,
+// a thread has its second.
+template <int kRows>
+constexpr int kFillThreads = 8 * kTileRows / kRows;
+
+// What a thread needs to know of a fill of a stage: for queries the item, for a tile the slots of
+// its rows, or -1 past the end.
+template <int kRows>
+struct Fill {
+  int item;
+  bool queries;
+  int32_t slots[kRows];
+};
+
+// Of a tile of a token's rows, of which `left` are from `row` on.
+template <int kRows>
+__device__ __forceinline__ void FindSlots(const RowAttentionArgs& args, int64_t token, int sequence,
+                                          int tile, int row, int left, int32_t (&slots)[kRows]) {
+  if (args.slots != nullptr) {
+    const int32_t* from = args.slots + token * args.width + tile * kTileRows + row;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      if (left > 32 * i) slots[i] = from[32 * i];
+    }
+  } else if (left > 0) {
+    const int32_t page = args.page_table[sequence * args.page_table_stride + tile];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      if (left > 32 * i) slots[i] = page * kTileRows + row + 32 * i;
+    }
+  }
+}
+
 // What a block's stages are filled with, in order: of each of its cluster's units the queries, then
 // its own tiles.
 template <int kBlocks, bool kApart>
 class Fills {
  public:
-  // What a thread needs to know of a fill: for queries the item, for a tile the slots of two rows,
-  // `row` and that + 32, or -1 past the end.
-  struct Fill {
-    int item;
-    bool queries;
-    int32_t slots[2];
-  };
+  static constexpr int kRows = 2;
 
-  __device__ __forceinline__ Fills(const Items& items, const Where& where)
-      : items_(items), where_(where), units_(items, where) {
+  // For a thread that fills rows `row` and that + 32.
+  __device__ __forceinline__ Fills(const Items& items, const Where& where, int row)
+      : items_(items), where_(where), units_(items, where), row_(row) {
     Fetch();
   }
-  __device__ __forceinline__ Fill Get(int row) const {
-    const RowAttentionArgs& args = items_.args;
-    const int left = tile_ < 0 ? 0 : units_.rows - tile_ * kTileRows - row;
-    Fill fill = {.item = units_.item, .queries = tile_ < 0, .slots = {-1, -1}};
-    const int tile = units_.first + tile_;
-    if (args.slots != nullptr) {
-      const int32_t* from = args.slots + token_ * args.width + tile * kTileRows + row;
-      if (left > 0) fill.slots[0] = from[0];
-      if (left > 32) fill.slots[1] = from[32];
-    } else if (left > 0) {
-      const int32_t page = args.page_table[sequence_ * args.page_table_stride + tile];
-      fill.slots[0] = page * kTileRows + row;
-      if (left > 32) fill.slots[1] = fill.slots[0] + 32;
-    }
+  __device__ __forceinline__ Fill<kRows> Get() const {
+    Fill<kRows> fill = {.item = units_.item, .queries = tile_ < 0, .slots = {-1, -1}};
+    FindSlots(items_.args, token_, sequence_, units_.first + tile_, row_,
+              tile_ < 0 ? 0 : units_.rows - tile_ * kTileRows - row_, fill.slots);
     return fill;
   }
   __device__ __forceinline__ void Advance() {
@@ -176,6 +194,7 @@ class Fills {
   const Items& items_;
   const Where& where_;
   Units<kApart> units_;
+  int row_;
   int64_t token_ = 0;
   int sequence_ = 0;
   int number_ = 0;  // of the unit's first tile
@@ -215,19 +234,19 @@ __device__ __forceinline__ uint2 Decode(uint32_t codes, uint32_t first, uint32_t
 
 // ---- Gathering ----------------------------------------------------------------------------------
 
-constexpr int kFillThreads = 256;
 // A stage is filled in one part, or with FP8 rows in two: blocks 0 to 3, and the others, for which
 // threads arrive twice since some of them are copied.
 template <RowForm kForm>
 constexpr int kFillParts = kForm == RowForm::kFp8 ? 2 : 1;
 
-// Rows of 576 bf16 into a tile, eight threads a row: `row32` and that + 32. `index` says which rows
-// of `from`, or -1 for zeros.
-__device__ __forceinline__ void CopyRows(const void* from, const int32_t (&index)[2], uint32_t tile,
-                                         int row32, int part) {
+// Rows of 576 bf16 into a tile, eight threads a row. `index` says which rows of `from`, or -1 for
+// zeros.
+template <int kRows>
+__device__ __forceinline__ void CopyRows(const void* from, const int32_t (&index)[kRows],
+                                         uint32_t tile, int first_row, int part) {
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const uint32_t at = tile + BlockOffset(i * 32 + row32, part);
+  for (int i = 0; i < kRows; ++i) {
+    const uint32_t at = tile + BlockOffset(i * 32 + first_row, part);
     const bool there = index[i] >= 0;
     const uint8_t* row = static_cast<const uint8_t*>(from) +
                          static_cast<int64_t>(there ? index[i] : 0) * (kRow * 2) + part * 16;
@@ -239,14 +258,17 @@ __device__ __forceinline__ void CopyRows(const void* from, const int32_t (&index
 }
 
 // The 64 heads of an item's queries as a tile; heads that are not there are zeros.
-__device__ __forceinline__ void CopyQueries(const Items& items, int item, uint32_t tile, int row32,
-                                            int part) {
+template <int kRows>
+__device__ __forceinline__ void CopyQueries(const Items& items, int item, uint32_t tile,
+                                            int first_row, int part) {
   const int heads = items.args.num_heads;
-  const int head = items.Group(item) * kGroupHeads + row32;
-  const int32_t index[2] = {head < heads ? head : -1, head + 32 < heads ? head + 32 : -1};
+  const int head = items.Group(item) * kGroupHeads + first_row;
+  int32_t index[kRows];
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) index[i] = head + 32 * i < heads ? head + 32 * i : -1;
   CopyRows(static_cast<const uint8_t*>(items.args.q) +
                static_cast<int64_t>(items.Token(item)) * heads * (kRow * 2),
-           index, tile, row32, part);
+           index, tile, first_row, part);
 }
 
 // What one of eight threads holds of an FP8 row: four times sixteen codes and one of the four
@@ -282,13 +304,13 @@ struct Halves {
   }
 };
 
-// Two rows, 32 apart, as bf16 into a tile, and word of it: blocks 0 to 3 first.
-template <bool kLarge>
-__device__ __forceinline__ void StoreRows(const RawRow (&raw)[2], uint32_t tile,
+// Rows, 32 apart, as bf16 into a tile, and word of it: blocks 0 to 3 first.
+template <bool kLarge, int kRows>
+__device__ __forceinline__ void StoreRows(const RawRow (&raw)[kRows], uint32_t tile,
                                           const Halves& halves, const uint32_t* full) {
-  uint32_t first[2][4];
+  uint32_t first[kRows][4];
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kRows; ++i) {
     const uint32_t own = FirstFactor(raw[i].scale);
 #pragma unroll
     for (int k = 0; k < 4; ++k) first[i][k] = __shfl_sync(0xffffffff, own, k, 8);
@@ -296,7 +318,7 @@ __device__ __forceinline__ void StoreRows(const RawRow (&raw)[2], uint32_t tile,
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       const uint32_t second =
           kLarge ? __shfl_sync(0xffffffff, SecondFactor(raw[i].scale), k, 8) : 0;
       const uint2 a = Decode<kLarge>(raw[i].codes[k].x, first[i][k], second);
@@ -313,43 +335,54 @@ __device__ __forceinline__ void StoreRows(const RawRow (&raw)[2], uint32_t tile,
   }
 }
 
-// The rotary columns of two FP8 rows.
-__device__ __forceinline__ void CopyRotary(const uint8_t* rows, const int32_t (&slots)[2],
-                                           uint32_t tile, int row32, int part) {
+// The rotary columns of FP8 rows.
+template <int kRows>
+__device__ __forceinline__ void CopyRotary(const uint8_t* rows, const int32_t (&slots)[kRows],
+                                           uint32_t tile, int first_row, int part) {
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kRows; ++i) {
     const bool there = slots[i] >= 0;
     sm90::CopyAsync16OrZero(
-        tile + 8 * kBlock + BlockOffset(i * 32 + row32, part),
+        tile + 8 * kBlock + BlockOffset(i * 32 + first_row, part),
         rows + static_cast<int64_t>(there ? slots[i] : 0) * kRowBytes<RowForm::kFp8> + kLatent +
             16 + part * 16,
         there);
   }
 }
 
-// The lines of two FP8 rows, on their way to the second-level cache.
-__device__ __forceinline__ void PrefetchRows(const uint8_t* rows, const int32_t (&slots)[2],
+// The lines of FP8 rows, on their way to the second-level cache.
+template <int kRows>
+__device__ __forceinline__ void PrefetchRows(const uint8_t* rows, const int32_t (&slots)[kRows],
                                              int part) {
   constexpr int kBytes = kRowBytes<RowForm::kFp8>;
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kRows; ++i) {
     if (slots[i] < 0) continue;
     sm90::Prefetch(rows + static_cast<int64_t>(slots[i]) * kBytes + min(part * 128, kBytes - 16));
   }
 }
 
-// Fills the block's stages in turn: 256 threads, eight a row. `full` has a barrier for each part of
-// each stage; a stage is filled again once its barrier in `free` says so.
-template <RowForm kForm, int kBlocks, int kStages, bool kApart>
-__device__ __forceinline__ void FillStages(const Items& items, const Where& where, uint32_t stages,
-                                           uint32_t full, uint32_t free, int thread) {
+// Where a thread of those that fill belongs: its first row, and its part of eight.
+struct Filler {
+  int row;
+  int part;
+
+  __device__ __forceinline__ explicit Filler(int thread) : row(thread / 8), part(thread % 8) {}
+};
+
+// Fills the block's stages in turn. `full` has a barrier for each part of
+// each stage; a stage is filled again once its barrier in `free` says so. kAhead: there are
+// registers for the codes of the next tile while those of this one are stored.
+template <RowForm kForm, int kStages, bool kAhead, typename Sequence>
+__device__ __forceinline__ void FillStages(const Items& items, Sequence fills, uint32_t stages,
+                                           uint32_t full, uint32_t free, const Filler& filler) {
   constexpr bool kIsFp8 = kForm == RowForm::kFp8;
   const uint8_t* rows = items.args.rows;
-  const int row32 = thread / 8;
-  const int part = thread % 8;
-  Fills<kBlocks, kApart> fills(items, where);
-  auto fill = fills.Get(row32);
-  RawRow raw[2] = {};  // the next tile's, of FP8
+  constexpr int kRows = Sequence::kRows;
+  const int first_row = filler.row;
+  const int part = filler.part;
+  Fill<kRows> fill = fills.Get();
+  RawRow raw[kRows] = {};  // the next tile's, of FP8
   for (uint32_t number = 0; fill.item < items.count; ++number) {
     const uint32_t stage = number % kStages;
     const uint32_t tile = stages + stage * kTileBytes;
@@ -361,34 +394,44 @@ __device__ __forceinline__ void FillStages(const Items& items, const Where& wher
     auto wait_free = [&]() {
       if (number >= kStages) sm90::BarrierWait(free + stage * 8, (number / kStages - 1) & 1);
     };
-    const auto now = fill;
+    const Fill<kRows> now = fill;
     if (now.queries) {
       wait_free();
-      CopyQueries(items, now.item, tile, row32, part);
+      CopyQueries<kRows>(items, now.item, tile, first_row, part);
 #pragma unroll
       for (int i = 0; i < kFillParts<kForm>; ++i) sm90::CopyAsyncArrive(here[i]);
     }
     fills.Advance();
-    fill = fills.Get(row32);
+    fill = fills.Get();
     if constexpr (kIsFp8) {
+      RawRow next[kRows] = {};
+      auto load_next = [&](RawRow(&to)[kRows]) {
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) to[i].Load(rows, fill.slots[i], part);
+      };
+      if constexpr (kAhead) load_next(next);
       if (now.queries) {
         sm90::BarrierArrive(here[kFillParts<kForm> - 1]);
       } else {
-        PrefetchRows(rows, fill.slots, part);
+        if constexpr (!kAhead) PrefetchRows(rows, fill.slots, part);
         wait_free();
-        CopyRotary(rows, now.slots, tile, row32, part);
+        CopyRotary(rows, now.slots, tile, first_row, part);
         sm90::CopyAsyncArrive(here[kFillParts<kForm> - 1]);
-        if (__any_sync(0xffffffff, fmaxf(raw[0].scale, raw[1].scale) > 128.0f)) {
-          StoreRows<true>(raw, tile, Halves(row32, part), here);
+        if (__any_sync(0xffffffff, fmaxf(raw[0].scale, raw[kRows - 1].scale) > 128.0f)) {
+          StoreRows<true>(raw, tile, Halves(first_row, part), here);
         } else {
-          StoreRows<false>(raw, tile, Halves(row32, part), here);
+          StoreRows<false>(raw, tile, Halves(first_row, part), here);
         }
       }
-      raw[0].Load(rows, fill.slots[0], part);
-      raw[1].Load(rows, fill.slots[1], part);
+      if constexpr (kAhead) {
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) raw[i] = next[i];
+      } else {
+        load_next(raw);
+      }
     } else if (!now.queries) {
       wait_free();
-      CopyRows(rows, now.slots, tile, row32, part);
+      CopyRows(rows, now.slots, tile, first_row, part);
       sm90::CopyAsyncArrive(here[0]);
     }
   }

@@ -149,6 +149,22 @@ __device__ inline float4 LoadL2(const float4* global) {
                : "memory");
   return v;
 }
+__device__ inline uint4 LoadL2(const uint4* global) {
+  uint4 v;
+  asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(global)
+               : "memory");
+  return v;
+}
+__device__ inline uint2 LoadL2(const uint2* global) {
+  uint2 v;
+  asm volatile("ld.global.cg.v2.u32 {%0, %1}, [%2];"
+               : "=r"(v.x), "=r"(v.y)
+               : "l"(global)
+               : "memory");
+  return v;
+}
 __device__ inline float LoadStreamingFloat(const void* global) {
   float v;
   asm volatile("ld.global.nc.L1::no_allocate.f32 %0, [%1];" : "=f"(v) : "l"(global));
@@ -197,6 +213,13 @@ __device__ inline uint64_t SwizzledMatrix(uint32_t shared, uint32_t stride8,
   return (uint64_t{1} << 62) | (uint64_t{stride8 >> 4} << 32) | (uint64_t{leading >> 4} << 16) |
          ((shared & 0x3ffff) >> 4);
 }
+// The same of rows of 64 bytes, whose chunks are exchanged by half the row's number mod 4, and
+// blocks of 32 columns.
+__device__ inline uint64_t SwizzledNarrowMatrix(uint32_t shared, uint32_t stride8,
+                                                uint32_t leading) {
+  return (uint64_t{2} << 62) | (uint64_t{stride8 >> 4} << 32) | (uint64_t{leading >> 4} << 16) |
+         ((shared & 0x3ffff) >> 4);
+}
 // Of blocks of eight rows of 16 bytes, one after the other, and `leading` and `stride8` bytes
 // between them along the rows and across.
 __device__ inline uint64_t PlainMatrix(uint32_t shared, uint32_t leading, uint32_t stride8) {
@@ -223,6 +246,15 @@ __device__ inline void Pin(T (&values)[kSize]) {
       asm volatile("" : "+r"(values[i])::"memory");
     }
   }
+}
+
+// ---- Uniform values -----------------------------------------------------------------------------
+
+// The same number in all lanes, which the compiler learns by this: what follows from such numbers
+// it makes once for a warp, where products and barriers want their descriptors and addresses.
+template <typename T>
+__device__ __forceinline__ T Uniform(T value) {
+  return __shfl_sync(0xffffffff, value, 0);
 }
 
 // ---- Clusters -----------------------------------------------------------------------------------

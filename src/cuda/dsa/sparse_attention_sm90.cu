@@ -7,52 +7,19 @@
 // A stage belongs to its block, and with it a place in every other block for what is sent there:
 // all of it is free again once the block has scored the tile and every block has summed it. Every
 // thread arrives for itself, which racecheck can follow, and costs 2 % at most.
-#include "cuda/dsa/attention_rows_sm90.cuh"
-#include "cuda/dsa/products_sm90.cuh"
+#include "cuda/dsa/attention_tiles_sm90.cuh"
 #include "cuda/dsa/sm90.cuh"
 #include "cuda/dsa/sparse_attention_sm90.h"
+#include "cuda/dsa/two_step_attention_sm90.cuh"
 
 namespace winnow::cuda {
 namespace {
 
-constexpr int kWarp = 32;
 constexpr int kThreads = 512;
-// Weights are relative to 2^m, m a multiple of 64 in sixteen bits, for each of a head's four
-// threads: a bf16 weight has room for 2^32 above and 2^-126 below.
-constexpr float kPowerUnit = 64;
-constexpr int kPowerBytes = kGroupHeads * 4 * 2;  // of a tile
-constexpr int kOnesBytes = 256;                   // of 16 rows by 8 columns
-constexpr int kSharedLimit = 232448;
+constexpr int kOnesBytes = 256;  // of 16 rows by 8 columns
 // Of working memory: sums of a unit, in clusters of 8, and how many units may lie apart.
 constexpr int64_t kUnitBytes = 8 * (kLatent / 8 / 8 + 1) * 128 * 16;
 constexpr int64_t kMostUnitsApart = 512;
-
-__device__ __forceinline__ uint32_t PackPair(float low, float high) {
-  uint32_t d;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
-  return d;
-}
-__device__ __forceinline__ float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-// 2^(kPowerUnit * n) for n <= 0, or 0 where no float is as small: from -2 on.
-__device__ __forceinline__ float PowerOfTwo(int n) {
-  return __int_as_float(max(0x3f800000 + max(n, -2) * (64 << 23), 0));
-}
-// Of four neighbouring lanes, lane i gets what each holds at i, in their order.
-__device__ __forceinline__ void Transpose(uint32_t (&x)[4], int quad) {
-  auto exchange = [&](uint32_t& low, uint32_t& high, int distance) {
-    const bool upper = (quad & distance) != 0;
-    const uint32_t got = __shfl_xor_sync(0xffffffff, upper ? low : high, distance);
-    (upper ? low : high) = got;
-  };
-  exchange(x[0], x[1], 1);
-  exchange(x[2], x[3], 1);
-  exchange(x[0], x[2], 2);
-  exchange(x[1], x[3], 2);
-}
 
 // The shared memory of a block. The weights of its own tiles take the place of their rotary
 // columns.
@@ -130,49 +97,6 @@ struct Memory {
 
 // ---- Scores -------------------------------------------------------------------------------------
 
-// Scores of a tile to weights, as the second product wants them, and the powers that they are
-// relative to: the multiple of 64 next to the largest of a thread's sixteen of a head. Below -2^21
-// or above it none is near: weights vanish, or are infinite.
-__device__ __forceinline__ void StoreWeights(float (&scores)[32], int rows, float scale,
-                                             uint32_t weights, uint32_t powers, int thread) {
-  const int quad = thread % 4;
-  const int head = thread / kWarp * 16 + thread % kWarp / 4;
-  if (rows < kTileRows) {
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-      if (8 * (i / 4) + 2 * quad + i % 2 >= rows) scores[i] = -INFINITY;
-    }
-  }
-  constexpr float kWhole = 0x1.8p23f;  // added, rounds to a whole number, which is the last bits
-  float power[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    float part[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float* p = scores + 8 * i + 2 * r;
-      part[i] = fmaxf(fmaxf(p[0], p[1]), fmaxf(p[4], p[5]));
-    }
-    const float most = fmaxf(fmaxf(part[0], part[1]), fmaxf(part[2], part[3]));
-    const float units = fminf(fmaxf(most * (scale / kPowerUnit), -32768.0f), 32767.0f) + kWhole;
-    power[r] = (units - kWhole) * kPowerUnit;
-    sm90::StoreShared2(powers + static_cast<uint32_t>(((head + 8 * r) * 4 + quad) * 2),
-                       __float_as_uint(units));
-  }
-#pragma unroll
-  for (int i = 0; i < 32; ++i) scores[i] = Exp2(fmaf(scores[i], scale, -power[i / 2 % 2]));
-  uint32_t pairs[16];
-#pragma unroll
-  for (int i = 0; i < 16; ++i) pairs[i] = PackPair(scores[2 * i], scores[2 * i + 1]);
-  sm90::Pin(pairs);  // a store holds its registers for long
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    sm90::StoreShared16(
-        weights + static_cast<uint32_t>((k * 128 + thread) * 16),
-        make_uint4(pairs[4 * k], pairs[4 * k + 1], pairs[4 * k + 2], pairs[4 * k + 3]));
-  }
-}
-
 template <RowForm kForm, int kBlocks, bool kApart>
 __device__ __forceinline__ void ScoreTiles(const Items& items, const Where& where,
                                            const Memory<kBlocks>& memory, int thread) {
@@ -185,17 +109,12 @@ __device__ __forceinline__ void ScoreTiles(const Items& items, const Where& wher
   while (units.Take()) {
     const int count = units.rows;
     const int tiles = Tiles(count);
-    uint32_t q[kRow / 16][4];
+    Queries q;
     auto wait_full = [&](int part) {
       sm90::BarrierWait(memory.template Full<kForm>(fill, part), fill / L::kStages & 1);
     };
     for (int part = 0; part < kFillParts<kForm>; ++part) wait_full(part);
-#pragma unroll
-    for (int k = 0; k < kRow / 16; ++k) {
-      sm90::LoadMatrix4(q[k], memory.Tile(fill) + static_cast<uint32_t>(k / 4) * kBlock +
-                                  BlockOffset(thread / kWarp * 16 + thread % 16,
-                                              k % 4 * 2 + thread % kWarp / 16));
-    }
+    LoadQueries(q, memory.Tile(fill), thread);
     sm90::BarrierArriveTimes(memory.Free(fill), L::kFreeArrivals / 128);
     __syncwarp();
     ++fill;
@@ -216,19 +135,11 @@ __device__ __forceinline__ void ScoreTiles(const Items& items, const Where& wher
         __syncwarp();
       };
       float scores[32];
-      const uint64_t rows = sm90::SwizzledMatrix(memory.Tile(fill), 1024);
-#pragma unroll
-      for (int part = 0; part < kFillParts<kForm>; ++part) {
+      BeginScores<kForm>(scores, q, memory.Tile(fill), [&](int part) {
         wait_full(part);
         sm90::FenceProxyAsync();
         if (part == kFillParts<kForm> - 1 && L::kSlots == L::kStages) send_columns();
-        sm90::ProductFence();
-#pragma unroll
-        for (int k = part * 16; k < (part < kFillParts<kForm> - 1 ? 16 : kRow / 16); ++k) {
-          sm90::MultiplyRows<64>(scores, q[k], rows + (k / 4 * kBlock + k % 4 * 32) / 16, k > 0);
-        }
-      }
-      sm90::ProductCommit();
+      });
       // Places are free once the tile before is; so it is where its stage was filled again.
       if (L::kSlots < L::kStages && number > 0 && fill - last_fill < L::kStages) {
         sm90::BarrierWait(memory.Free(last_fill), last_fill / L::kStages & 1);
@@ -239,7 +150,12 @@ __device__ __forceinline__ void ScoreTiles(const Items& items, const Where& wher
       sm90::NamedBarrier(1, 128);  // rotary columns have been read
       const uint32_t weights = memory.OwnWeights(fill);
       const uint32_t powers = memory.Powers(where.rank, number);
-      StoreWeights(scores, count - tile * kTileRows, scale, weights, powers, thread);
+      MakeWeights(
+          scores, count - tile * kTileRows, scale, thread,
+          [&](int r, uint32_t power) {
+            sm90::StoreShared2(powers + PowerOffset(r, thread), power);
+          },
+          [&](int k, uint4 v) { sm90::StoreShared16(weights + WeightsOffset(k, thread), v); });
       sm90::FenceProxyAsync();
       sm90::NamedBarrier(1, 128);
       sm90::BarrierArrive(memory.Free(fill));
@@ -258,66 +174,6 @@ __device__ __forceinline__ void ScoreTiles(const Items& items, const Where& wher
       last_fill = fill++;
     }
     first += static_cast<uint32_t>(tiles);
-  }
-}
-
-// ---- Weighted sums ------------------------------------------------------------------------------
-
-// Columns of the result as its type, those of four neighbouring lanes put together.
-template <int kColumns>
-__device__ __forceinline__ void WriteOut(const RowAttentionArgs& args, int64_t token, int head,
-                                         int first_column, float (&out)[kColumns / 2],
-                                         const float (&scale)[2], int quad) {
-#pragma unroll
-  for (int i = 0; i < kColumns / 2; ++i) out[i] *= scale[i / 2 % 2];
-  sm90::Pin(out);
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const bool there = head + 8 * r < args.num_heads;
-    const int64_t at = (token * args.num_heads + head + 8 * r) * kLatent + first_column + 8 * quad;
-    if (args.out_bf16) {
-      uint4* to = reinterpret_cast<uint4*>(static_cast<uint16_t*>(args.out) + at);
-#pragma unroll
-      for (int i = 0; i < kColumns / 32; ++i) {
-        uint32_t x[4];
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const float* p = out + 16 * i + 4 * k + 2 * r;
-          x[k] = PackPair(p[0], p[1]);
-        }
-        Transpose(x, quad);
-        if (there) to[4 * i] = make_uint4(x[0], x[1], x[2], x[3]);
-      }
-    } else {
-      uint4* to = reinterpret_cast<uint4*>(static_cast<float*>(args.out) + at);
-#pragma unroll
-      for (int i = 0; i < kColumns / 32; ++i) {
-        uint32_t x[4], y[4];
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const float* p = out + 16 * i + 4 * k + 2 * r;
-          const uint32_t pair = PackPair(p[0], p[1]);
-          x[k] = args.round_out ? pair << 16 : __float_as_uint(p[0]);
-          y[k] = args.round_out ? pair & 0xffff0000u : __float_as_uint(p[1]);
-        }
-        Transpose(x, quad);
-        Transpose(y, quad);
-        if (!there) continue;
-        to[8 * i] = make_uint4(x[0], y[0], x[1], y[1]);
-        to[8 * i + 1] = make_uint4(x[2], y[2], x[3], y[3]);
-      }
-    }
-  }
-}
-
-// Multiplies by powers of two, 1 for most.
-template <int kParts, int kSize>
-__device__ __forceinline__ void Rescale(float (&out)[kParts][kSize], const float (&factor)[2]) {
-  if (!__any_sync(0xffffffff, factor[0] != 1.0f || factor[1] != 1.0f)) return;
-#pragma unroll
-  for (int part = 0; part < kParts; ++part) {
-#pragma unroll
-    for (int i = 0; i < kSize; ++i) out[part][i] *= factor[i / 2 % 2];
   }
 }
 
@@ -489,42 +345,28 @@ __device__ __forceinline__ void SumTiles(const Items& items, const Where& where,
     }
     if (!own && thread == 0) sm90::BarrierExpect(ready, L::kSentBytes);
     __syncwarp();
-    const uint32_t powers = memory.Powers(owner, number);
-    float factor[2];
-    uint32_t tile_factor[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const uint2 v = sm90::LoadShared8(powers + static_cast<uint32_t>((row + 8 * r) * 8));
-      const uint32_t pair = quad < 2 ? v.x : v.y;
-      const int of_thread = static_cast<int>(quad % 2 == 0 ? pair << 16 : pair) >> 16;
-      const uint32_t most = __vmaxs2(v.x, v.y);
-      const int joined =
-          max(power[r], max(static_cast<int>(most << 16), static_cast<int>(most)) >> 16);
-      factor[r] = PowerOfTwo(power[r] - joined);
-      tile_factor[r] = (__float_as_uint(PowerOfTwo(of_thread - joined)) >> 16) * 0x10001u;
-      power[r] = joined;
-    }
+    const uint32_t at = memory.Powers(owner, number) + PowerOffset(0, thread & ~3);
+    const uint2 powers[2] = {sm90::LoadShared8(at), sm90::LoadShared8(at + 8 * 8)};
+    const TileFactors factors(power, powers, quad);
     if constexpr (!L::kLoadsEarly) let_go();
     const uint32_t stored =
         own ? memory.OwnWeights(number + before) : memory.Weights(owner, where.rank, number);
     uint4 loaded[4];
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      loaded[k] = sm90::LoadShared16(stored + static_cast<uint32_t>((k * 128 + thread) * 16));
-    }
+    for (int k = 0; k < 4; ++k) loaded[k] = sm90::LoadShared16(stored + WeightsOffset(k, thread));
     if constexpr (L::kLoadsEarly) let_go();
     uint32_t a[4][4];
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      const uint4 v = loaded[k];
-      a[k][0] = MultiplyPair(v.x, tile_factor[0]);
-      a[k][1] = MultiplyPair(v.y, tile_factor[1]);
-      a[k][2] = MultiplyPair(v.z, tile_factor[0]);
-      a[k][3] = MultiplyPair(v.w, tile_factor[1]);
+      a[k][0] = loaded[k].x;
+      a[k][1] = loaded[k].y;
+      a[k][2] = loaded[k].z;
+      a[k][3] = loaded[k].w;
+      factors.Scale(a[k]);
     }
-    Rescale(out, factor);
+    Rescale(out, factors.sums);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) total[i] *= factor[i / 2];
+    for (int i = 0; i < 4; ++i) total[i] *= factors.sums[i / 2];
     const uint64_t rows = sm90::SwizzledMatrix(own ? memory.OwnSlice(where.rank, number + before)
                                                    : memory.Slice(owner, where.rank, number),
                                                1024, kBlock);
@@ -618,7 +460,7 @@ __global__ __launch_bounds__(kThreads, 1) void AttendKernel(const __grid_constan
   if (threadIdx.x == 0) {
     for (uint32_t stage = 0; stage < L::kStages; ++stage) {
       for (int part = 0; part < kFillParts<kForm>; ++part) {
-        sm90::BarrierInit(memory.template Full<kForm>(stage, part), kFillThreads * (part + 1));
+        sm90::BarrierInit(memory.template Full<kForm>(stage, part), kFillThreads<2> * (part + 1));
       }
       sm90::BarrierInit(memory.Free(stage), L::kFreeArrivals);
     }
@@ -631,7 +473,7 @@ __global__ __launch_bounds__(kThreads, 1) void AttendKernel(const __grid_constan
     sm90::BarrierInitFence();
   }
   if (threadIdx.x < kOnesBytes / 4) {
-    *reinterpret_cast<uint32_t*>(shared + L::kOnes + threadIdx.x * 4) = 0x3f803f80;
+    *reinterpret_cast<uint32_t*>(shared + L::kOnes + threadIdx.x * 4) = kOnePair;
     sm90::FenceProxyAsync();
   }
   sm90::ClusterSync();
@@ -646,9 +488,10 @@ __global__ __launch_bounds__(kThreads, 1) void AttendKernel(const __grid_constan
     SumTiles<kBlocks, kApart>(items, where, memory, Held(thread - 128));
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kFillRegisters<kForm, kBlocks>));
-    FillStages<kForm, kBlocks, L::kStages, kApart>(items, where, memory.Tile(0),
-                                                   memory.template Full<kForm>(0, 0),
-                                                   memory.Free(0), thread - 256);
+    const Filler filler(thread - 256);
+    FillStages<kForm, L::kStages, false>(items, Fills<kBlocks, kApart>(items, where, filler.row),
+                                         memory.Tile(0), memory.template Full<kForm>(0, 0),
+                                         memory.Free(0), filler);
   }
   sm90::ClusterSync();  // nobody sends to a block that is gone
 }
@@ -709,19 +552,25 @@ int MostChunks(int64_t rows) { return Chunks(Tiles(static_cast<int>(rows))); }
 
 int64_t RowAttentionBytes(int64_t num_tokens, int num_heads, int64_t most_rows) {
   const int64_t items = num_tokens * ((num_heads + kGroupHeads - 1) / kGroupHeads);
+  const int64_t few = items < kMostTwoStepItems ? items : kMostTwoStepItems;
+  const int64_t two_steps = TwoStepAttentionBytes(few);
   const int chunks = MostChunks(most_rows);
-  if (chunks == 1) return 0;
-  return (items * chunks < kMostUnitsApart ? items * chunks : kMostUnitsApart) * kUnitBytes;
+  if (chunks == 1) return two_steps;
+  const int64_t units = items * chunks < kMostUnitsApart ? items * chunks : kMostUnitsApart;
+  return units * kUnitBytes > two_steps ? units * kUnitBytes : two_steps;
 }
 
 cudaError_t RowAttention(const RowAttentionArgs& args, cudaStream_t stream) {
   if (args.num_tokens == 0 || args.num_heads == 0) return cudaSuccess;
+  const int64_t most_rows = args.slots != nullptr ? args.width : args.page_table_stride * kTileRows;
   Items items;
   items.args = args;
   items.groups = (args.num_heads + kGroupHeads - 1) / kGroupHeads;
   items.count = static_cast<int>(args.num_tokens) * items.groups;
-  items.most_chunks =
-      MostChunks(args.slots != nullptr ? args.width : args.page_table_stride * kTileRows);
+  items.most_chunks = MostChunks(most_rows);
+  if (items.most_chunks == 1 && items.count <= kMostTwoStepItems && most_rows > 0) {
+    return TwoStepAttention(items, most_rows, stream);
+  }
   return args.form == RowForm::kFp8 ? Attend<RowForm::kFp8>(items, stream)
                                     : Attend<RowForm::kBf16>(items, stream);
 }

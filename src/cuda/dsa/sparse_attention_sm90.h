@@ -7,8 +7,9 @@
 // The list is cut into chunks of 2,048 rows, or eight longer ones where it has more than 16,384.
 // Each is summed by itself, and the sums are added in the order of the list. Few tokens' chunks go
 // to clusters side by side, and a second kernel adds them up; otherwise one cluster takes them one
-// after the other. Whatever is done by whom, each number is made by the same operations in the same
-// order, so tokens can be spread to fill the machine without changing a bit.
+// after the other. Few tokens of one chunk each go two_step_attention_sm90.cu's way, spread over
+// the whole machine. Whatever is done by whom, each number is made by the same operations in the
+// same order, so tokens can be spread to fill the machine without changing a bit.
 //
 // Numerics  bf16 products, f32 sums on tensor cores; weights 2^(score * log2 e - m), rounded to
 //           bf16, m the multiple of 64 next to the largest of sixteen exponents; both products and
@@ -17,8 +18,9 @@
 //           million, where m ends, and more: -infinity below, and NaN above.
 // Empty     a token without rows gets zeros.
 // Cost      per token reads K rows once for each 64 heads; 2 * H * (2C + R) operations a row.
-// Memory    where a token may read more than 2,048 rows: 144 KiB for each chunk of 64 heads of a
-//           token, at most 72 MiB.
+// Memory    280 KiB for each 64 heads of a token, at most 8.75 MiB; where a token may read more
+// than
+//           2,048 rows, 144 KiB for each chunk of them, at most 72 MiB.
 #pragma once
 
 #include <cuda_runtime_api.h>
