@@ -153,7 +153,8 @@ struct PrepareIndexQueryArgs {
 
 // Parts 1 and 2 of DSA in one stream: gives what LightningIndexerReference and
 // TokenSelectionReference give in sequence, to the last bit, and holds scores for a bounded number
-// of tokens and keys only. Tokens with at most K candidates (positions[t] + 1) are not scored.
+// of tokens and keys only. Tokens with at most K candidates (positions[t] + 1) are not scored:
+// their q and weights may be anything.
 struct SelectTokensArgs {
   TensorView q;        // [T, I, J] f32
   TensorView weights;  // [T, I] f32

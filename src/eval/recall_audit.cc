@@ -98,6 +98,7 @@ void RecallAudit::SelectAll(const Pass& pass, const AttentionState& state,
       Workspace::Scope scope(workspace_);
       Pass own{pass.ops,   pass.config, workspace_,      pass.cache,
                pass.batch, pass.rope,   pass.index_rope, pass.softmax_scale};
+      own.num_scored = n;
       own.batch.positions = workspace_.New(DType::kI32, {n});
       own.batch.sequences = workspace_.New(DType::kI32, {n});
       own.selection.counts = workspace_.New(DType::kI32, {n});

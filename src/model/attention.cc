@@ -29,13 +29,18 @@ void SelectTokens(Pass& pass, const IndexerWeights& indexer, const IndexCacheVie
                   TensorView x, TensorView q_latent) {
   const ModelConfig& config = pass.config;
   Workspace::Scope scope(pass.workspace);
-  TensorView q = Linear(pass, indexer.wq_b, q_latent);
-  q.dims = {pass.num_tokens(), config.index_n_heads, config.index_head_dim};
+  const auto scored = [&](TensorView view) {
+    return view.Rows(pass.first_scored, pass.num_scored);
+  };
+  TensorView q = pass.New({pass.num_tokens(), config.index_n_heads * config.index_head_dim});
   TensorView weights = pass.New({pass.num_tokens(), config.index_n_heads});
-  pass.ops.Linear({.x = x, .weight = indexer.weights_proj, .out = weights, .keep_f32 = true});
-  pass.ops.PrepareIndexQuery({.q = q,
-                              .weights = weights,
-                              .positions = pass.batch.positions,
+  pass.ops.Linear({.x = scored(q_latent), .weight = indexer.wq_b, .out = scored(q)});
+  pass.ops.Linear(
+      {.x = scored(x), .weight = indexer.weights_proj, .out = scored(weights), .keep_f32 = true});
+  q.dims = {pass.num_tokens(), config.index_n_heads, config.index_head_dim};
+  pass.ops.PrepareIndexQuery({.q = scored(q),
+                              .weights = scored(weights),
+                              .positions = scored(pass.batch.positions),
                               .rope = pass.index_rope,
                               .type = cache.type});
   pass.ops.SelectTokens({.q = q,

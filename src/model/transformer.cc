@@ -170,6 +170,18 @@ Transformer::Uploaded Transformer::Upload(const Batch& batch, int64_t width) {
   return {view, draws};
 }
 
+// A step that is repeated scores whichever of its tokens have grown long enough by then.
+void Transformer::FindScored(const Batch& batch, bool recorded, Pass& pass) const {
+  pass.num_scored = batch.num_tokens();
+  if (recorded) return;
+  const auto is_long = [&](int32_t position) { return position >= config_->index_topk; };
+  const auto& positions = batch.positions;
+  const auto first = std::find_if(positions.begin(), positions.end(), is_long);
+  const auto last = std::find_if(positions.rbegin(), positions.rend(), is_long).base();
+  pass.first_scored = first - positions.begin();
+  pass.num_scored = last - first;
+}
+
 // One token, step 5 of 9. From scheduler.cc; next: SelfAttention() in attention.cc.
 Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache,
                                         const StepResults& results, StepObserver* observer,
@@ -201,6 +213,7 @@ Result<StepCounts> Transformer::Forward(const Batch& batch, const KvCache& cache
             .observer = observer,
             .policy = policy};
   if (select) {
+    FindScored(batch, recorded, pass);
     const int64_t kept = SelectionWidth(*config_, options_);
     pass.selection.positions = workspace_.New(DType::kI32, {T, kept});
     pass.selection.slots = workspace_.New(DType::kI32, {T, kept});

@@ -79,7 +79,10 @@ struct Pass {
   RopeTable rope;        // of the attention heads
   RopeTable index_rope;  // of the indexer
   float softmax_scale = 0;
-  bool select = false;      // some token has more context than index_topk
+  bool select = false;  // some token has more context than index_topk
+  // The tokens that have, and those between them: what the indexer's queries are made for.
+  int64_t first_scored = 0;
+  int64_t num_scored = 0;
   SelectionView selection;  // of the last layer with an indexer; absent unless `select`
   StepObserver* observer = nullptr;
   SelectionPolicy* policy = nullptr;
@@ -134,6 +137,7 @@ class Transformer {
   };
   Uploaded Upload(const Batch& batch, int64_t width);
   void ExtendRope(int64_t positions);
+  void FindScored(const Batch& batch, bool recorded, Pass& pass) const;
   // The residual stream, what a half layer reads of it, and what it adds to it: [T, D] f32.
   struct Stream {
     TensorView hidden;
