@@ -150,6 +150,8 @@ struct SparseAttentionKernels {
   // Whether rows of a tile may be left out, by a null for pack_rows (a row of zeros) or by
   // AttendArgs::seen. A row left out by `seen` has to be finite.
   bool takes_gaps;
+  // Bit i for each of ascending positions that is first + i, i < kTileRows; none is below `first`.
+  uint64_t (*mark)(const int32_t* positions, int64_t count, int32_t first);
   // Queries [num_heads, row_dim] to the level's own form, in which they take no more room than
   // kMaxAttendHeads rows of row_stride floats. Heads may be left out from the beginning.
   QueryLayout (*lay_out_queries)(int64_t num_heads, int64_t row_stride);

@@ -203,12 +203,9 @@ uint64_t Attender::Seen(int64_t token, int64_t tile) const {
   const int32_t* positions =
       args_.selection.positions.As<int32_t>() + token * args_.selection.positions.dims[1];
   const int32_t* end = positions + NumSelected(token);
-  uint64_t seen = 0;
-  for (const int32_t* p = FirstFrom(positions, end - positions, first);
-       p != end && *p < first + kTileRows; ++p) {
-    seen |= uint64_t{1} << (*p - first);
-  }
-  return seen;
+  const int32_t* begin = FirstFrom(positions, end - positions, first);
+  return kernels_.mark(begin, std::min<int64_t>(end - begin, kTileRows),
+                       static_cast<int32_t>(first));
 }
 
 bool Attender::BeginsLikeTheOneBefore(int64_t token) const {

@@ -132,6 +132,28 @@ void ScoreHeads(const AttendArgs& args) {
   }
 }
 
+// ---- Gaps ---------------------------------------------------------------------------------------
+
+uint64_t Mark(const int32_t* positions, int64_t count, int32_t first) {
+  uint64_t marks = 0;
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  const __m256i from = _mm256_set1_epi32(first);
+  __m512i bits = _mm512_setzero_si512();
+  for (; i + 8 <= count && positions[i] - first < kTileRows; i += 8) {
+    const __m256i eight = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(positions + i));
+    // A shift by more than 63 leaves nothing.
+    const __m512i places = _mm512_cvtepi32_epi64(_mm256_sub_epi32(eight, from));
+    bits = _mm512_or_si512(bits, _mm512_sllv_epi64(_mm512_set1_epi64(1), places));
+  }
+  marks = static_cast<uint64_t>(_mm512_reduce_or_epi64(bits));
+#endif
+  for (; i < count && positions[i] - first < kTileRows; ++i) {
+    marks |= uint64_t{1} << (positions[i] - first);
+  }
+  return marks;
+}
+
 // ---- Softmax ------------------------------------------------------------------------------------
 
 // Of one head: scales dots, and gives their maximum; those of rows not seen become -infinity.
@@ -474,6 +496,7 @@ void Finish(const float* gathered, float sum, float* out, int64_t latent_dim, bo
 }  // namespace
 
 extern const SparseAttentionKernels kSparseAttentionKernels = {
-    DecodeRow, Attend, kTakesGaps, LayOutQueries, PackQueries, PackRows, AttendBf16, Join, Finish};
+    DecodeRow,   Attend,   kTakesGaps, Mark, LayOutQueries,
+    PackQueries, PackRows, AttendBf16, Join, Finish};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL
