@@ -21,31 +21,6 @@ bool IsRotated(IndexKeyType type) {
   return type == IndexKeyType::kE4m3 || type == IndexKeyType::kInt8;
 }
 
-// Sixteen chains, element k in chain k mod 16, added 8, 4, 2, 1 apart: the order of simd.h.
-template <typename Term>
-float SumTerms(int64_t size, Term term) {
-  float lanes[16] = {};
-  for (int64_t k = 0; k + 16 <= size; k += 16) {
-    for (int64_t lane = 0; lane < 16; ++lane) lanes[lane] += term(k + lane);
-  }
-  for (int64_t k = size / 16 * 16; k < size; ++k) lanes[k % 16] += term(k);
-  for (int64_t distance = 8; distance > 0; distance /= 2) {
-    for (int64_t lane = 0; lane < distance; ++lane) lanes[lane] += lanes[lane + distance];
-  }
-  return lanes[0];
-}
-
-// out = (x - mean) / sqrt(variance + eps) * weight + bias
-void LayerNorm(const float* x, const float* weight, const float* bias, float eps, int64_t size,
-               float* out) {
-  const float count = static_cast<float>(size);
-  const float mean = SumTerms(size, [&](int64_t k) { return x[k]; }) / count;
-  const float variance =
-      SumTerms(size, [&](int64_t k) { return (x[k] - mean) * (x[k] - mean); }) / count;
-  const float scale = 1.0f / std::sqrt(variance + eps);
-  for (int64_t k = 0; k < size; ++k) out[k] = (x[k] - mean) * scale * weight[k] + bias[k];
-}
-
 // dsa::QuantizeIndexVector for the forms that have codes.
 float Quantize(const LightningIndexerKernels& kernels, IndexKeyType type, float* x, int64_t size) {
   const float max = kernels.finite_max(x, size);
@@ -190,8 +165,9 @@ void WriteIndexKeys(CpuContext& context, const WriteIndexKeysArgs& args) {
   const int64_t index_dim = args.cache.index_dim;
   ForEachToken(context, args.k.dims[0], [&](int64_t token, int thread) {
     float* x = context.scratch.OfThread<float>(thread, index_dim);
-    LayerNorm(args.k.As<float>() + token * index_dim, args.k_norm_weight.As<float>(),
-              args.k_norm_bias.As<float>(), args.eps, index_dim, x);
+    context.kernels.dsa.indexer.layer_norm(args.k.As<float>() + token * index_dim,
+                                           args.k_norm_weight.As<float>(),
+                                           args.k_norm_bias.As<float>(), args.eps, index_dim, x);
     const float scale = FormIndexVector(context.kernels.dsa.indexer, args.cache.type, args.rope,
                                         args.positions.As<int32_t>()[token], x, index_dim);
     StoreIndexKey(args.cache, args.slots.As<int32_t>()[token], x, scale);

@@ -74,6 +74,10 @@ struct LightningIndexerKernels {
   int64_t (*count_from)(const Candidate* candidates, int64_t count, Candidate pivot);
   // The worst and the best of at least one.
   CandidateRange (*find_range)(const Candidate* candidates, int64_t count);
+  // out = (x - mean) / sqrt(variance + eps) * weight + bias, of `size` numbers; sums are sixteen
+  // chains, element k in chain k mod 16, added 8, 4, 2, 1 apart.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps,
+                     int64_t size, float* out);
   // HadamardTransform of dsa/lightning_indexer.h, to the same bits.
   void (*hadamard)(float* x, int64_t size);
   // FiniteMax and QuantizeByScale of dsa/lightning_indexer.h, to the same bits.

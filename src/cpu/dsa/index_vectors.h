@@ -20,7 +20,53 @@ F32x16 Butterflies(F32x16 x) {
   return Select(kUpper, Sub(other, x), Add(x, other));
 }
 
+// (x - mean) / sqrt(variance + eps) * weight + bias
+void LayerNorm(const float* x, const float* weight, const float* bias, float eps, int64_t size,
+               float* out) {
+  const float count = static_cast<float>(size);
+  F32x16 sum = Zero();
+  for (int64_t k = 0; k < size; k += kLanes) sum = Add(sum, LoadPartial(x + k, LanesAt(k, size)));
+  const F32x16 mean = Broadcast(Sum(sum) / count);
+  for (int64_t k = 0; k < size; k += kLanes) {
+    const int64_t n = LanesAt(k, size);
+    StorePartial(out + k, Sub(LoadPartial(x + k, n), mean), n);
+  }
+  F32x16 squares = Zero();
+  for (int64_t k = 0; k < size; k += kLanes) {
+    const F32x16 deviation = LoadPartial(out + k, LanesAt(k, size));
+    squares = Add(squares, Mul(deviation, deviation));
+  }
+  const F32x16 scale = Broadcast(1.0f / __builtin_sqrtf(Sum(squares) / count + eps));
+  for (int64_t k = 0; k < size; k += kLanes) {
+    const int64_t n = LanesAt(k, size);
+    const F32x16 scaled = Mul(LoadPartial(out + k, n), scale);
+    const F32x16 weighted = Mul(scaled, LoadPartial(weight + k, n));
+    StorePartial(out + k, Add(weighted, LoadPartial(bias + k, n)), n);
+  }
+}
+
+// Of as many vectors, which stay in registers.
+template <int kVectors>
+void HadamardOf(float* x) {
+  F32x16 v[kVectors];
+  for (int i = 0; i < kVectors; ++i) {
+    v[i] = Butterflies<8>(Butterflies<4>(Butterflies<2>(Butterflies<1>(Load(x + i * kLanes)))));
+  }
+  for (int distance = 1; distance < kVectors; distance *= 2) {
+    for (int i = 0; i < kVectors; ++i) {
+      if ((i & distance) != 0) continue;
+      const F32x16 low = v[i];
+      v[i] = Add(low, v[i + distance]);
+      v[i + distance] = Sub(low, v[i + distance]);
+    }
+  }
+  const F32x16 norm =
+      Broadcast(static_cast<float>(1 / __builtin_sqrt(static_cast<double>(kVectors * kLanes))));
+  for (int i = 0; i < kVectors; ++i) Store(x + i * kLanes, Mul(v[i], norm));
+}
+
 void Hadamard(float* x, int64_t size) {
+  if (size == 128) return HadamardOf<128 / kLanes>(x);  // of all models known
   for (int64_t k = 0; k < size; k += kLanes) {
     F32x16 here = LoadPartial(x + k, LanesAt(k, size));
     if (size > 1) here = Butterflies<1>(here);

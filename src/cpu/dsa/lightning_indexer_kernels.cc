@@ -464,6 +464,7 @@ int64_t PackQueries(IndexKeyType type, const float* q, int64_t rows, int64_t ind
 }  // namespace
 
 extern const LightningIndexerKernels kLightningIndexerKernels = {
-    PackQueries, Score, Filter, Keep, CountFrom, FindRange, Hadamard, FiniteMax, Quantize};
+    PackQueries, Score,     Filter,   Keep,      CountFrom,
+    FindRange,   LayerNorm, Hadamard, FiniteMax, Quantize};
 
 }  // namespace winnow::cpu::WINNOW_LEVEL

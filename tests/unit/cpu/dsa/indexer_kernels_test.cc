@@ -220,6 +220,33 @@ TEST_P(IndexerKernels, LetThroughWhatBeatsTheThreshold) {
   }
 }
 
+TEST_P(IndexerKernels, NormaliseWithSumsOfSixteenChains) {
+  const FlushSubnormals flush;
+  std::mt19937 random(6);
+  for (const int64_t size : {1, 15, 16, 17, 96, 128, 150}) {
+    std::vector<float> x(size), weight(size), bias(size), out(size);
+    for (std::vector<float>* values : {&x, &weight, &bias}) {
+      for (float& value : *values) value = Draw(random);
+    }
+    const auto add_up = [&](const auto& term) {
+      float chains[16] = {};
+      for (int64_t k = 0; k < size; ++k) chains[k % 16] += term(k);
+      for (int distance = 8; distance > 0; distance /= 2) {
+        for (int i = 0; i < distance; ++i) chains[i] += chains[i + distance];
+      }
+      return chains[0];
+    };
+    const float count = static_cast<float>(size);
+    const float mean = add_up([&](int64_t k) { return x[k]; }) / count;
+    const float variance = add_up([&](int64_t k) { return (x[k] - mean) * (x[k] - mean); }) / count;
+    const float scale = 1.0f / std::sqrt(variance + 1e-6f);
+    kernels().layer_norm(x.data(), weight.data(), bias.data(), 1e-6f, size, out.data());
+    for (int64_t k = 0; k < size; ++k) {
+      EXPECT_EQ(out[k], (x[k] - mean) * scale * weight[k] + bias[k]) << k << " of " << size;
+    }
+  }
+}
+
 TEST_P(IndexerKernels, TransformAsTheDefinition) {
   const FlushSubnormals flush;
   std::mt19937 random(3);
