@@ -4,7 +4,8 @@
 // Scores  sixteen rows, without those left out, are A, as they lie in the cache if they lie evenly
 //         there, else gathered or decoded behind the header; sixteen heads, packed together, are B.
 // Means   sixteen heads' weights are A, pairs of rows, interleaved beforehand, are B; rows left out
-//         and those after the last, up to a multiple of 32, are zeros there.
+//         and those after the last, up to a multiple of 32, are zeros there. Few heads of a token
+//         add its rows up by vectors, in the same order, if its tile has gaps.
 // All tiles are full: what lies beyond the last head is computed and left out. A row that a head
 // does not see weighs 0 there, and sums stay as they are.
 #pragma once
@@ -17,6 +18,9 @@ namespace {
 
 constexpr int64_t kRowGroups = kTileRows / kTileSide;
 constexpr int64_t kStepWords = 32;  // bfloat16 numbers in a row of a tile
+// So few heads read so few rows of a tile sooner as they are than interleaved.
+constexpr int64_t kFewMeans = 8;
+constexpr int64_t kFewMeanRows = 48;
 
 // Sixteen rows.
 struct RowGroup {
@@ -25,9 +29,10 @@ struct RowGroup {
 };
 struct TileHeader {
   RowGroup groups[kRowGroups];
-  int64_t num_rows;       // in groups
-  uint64_t places;        // bit r: row r of the tile is in a group
-  const uint16_t* pairs;  // [latent / 16, kTilePairs, 16, 2]
+  int64_t num_rows;                 // in groups
+  uint64_t places;                  // bit r: row r of the tile is in a group
+  const uint16_t* rows[kTileRows];  // by their places
+  const uint16_t* pairs;            // [latent / 16, kTilePairs, 16, 2], or null
 };
 static_assert(sizeof(TileHeader) <= kTileHeader * sizeof(float));
 
@@ -158,15 +163,16 @@ struct StoredRows {
 
 constexpr bool kTakesGaps = true;
 
-bool PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t,
+bool PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int64_t num_heads,
               int64_t latent_dim, int64_t rope_dim, float* scratch, void* tile) {
   const uint8_t* there[kTileRows];
   int64_t count = 0;
   uint64_t places = 0;
   for (int64_t row = 0; row < num_rows; ++row) {
-    if (rows[row] == nullptr) continue;
-    there[count++] = rows[row];
-    places |= uint64_t{1} << row;
+    const bool is_there = rows[row] != nullptr;
+    there[count] = rows[row];
+    count += is_there;
+    places |= uint64_t{is_there} << row;
   }
   const StoredRows stored = {type, there, count, latent_dim, rope_dim, scratch};
   auto& header = *static_cast<TileHeader*>(tile);
@@ -174,19 +180,21 @@ bool PackRows(LatentType type, const uint8_t* const* rows, int64_t num_rows, int
   uint16_t* pairs = memory + kTileRows * stored.stride();
   header.num_rows = count;
   header.places = places;
-  header.pairs = pairs;
-  const uint16_t* packed[kTileRows];  // by their places
-  for (const uint16_t*& row : packed) row = kNoRow;
+  const bool few = num_heads <= kFewMeans && count <= kFewMeanRows;
+  header.pairs = few ? nullptr : pairs;
+  for (const uint16_t*& row : header.rows) row = kNoRow;
   for (int64_t first = 0; first < count; first += kTileSide) {
     const RowGroup group = stored.Gather(first, memory + first * stored.stride());
     header.groups[first / kTileSide] = group;
     for (int64_t row = 0; row < kTileSide && first + row < count; ++row, places &= places - 1) {
-      packed[_tzcnt_u64(places)] = group.first + row * group.stride;
+      header.rows[_tzcnt_u64(places)] = group.first + row * group.stride;
     }
   }
+  if (few) return false;  // as far as is known
   __m512i largest = _mm512_setzero_si512();
   for (int64_t row = 0; row < num_rows; row += 2 * kTileSide) {
-    largest = PackPairs(packed + row, RowStride(latent_dim), largest, pairs + row / 2 * kPairWords);
+    largest =
+        PackPairs(header.rows + row, RowStride(latent_dim), largest, pairs + row / 2 * kPairWords);
   }
   const __m512i infinity = _mm512_set1_epi16(0x7f80);
   return _mm512_cmplt_epu16_mask(largest, infinity) == 0xffffffffu;
@@ -369,7 +377,74 @@ void MeansOfHeads(const AttendArgs& args) {
   if (head < args.num_heads) MeansOf<1, kTwoSteps>(args, head);
 }
 
+// The same sums by vectors, from rows as they are: of each 32 places the even ones are a chain and
+// the odd ones another. Rows left out would add zeros.
+using FewWeights = float[kTileRows];
+
+// 32 columns of rows at `places` of 32 from `first` on, those of even and those of odd number.
+template <int kHeads>
+inline __attribute__((always_inline)) void AddPlaces(const AttendArgs& args,
+                                                     const FewWeights* weights, int64_t column,
+                                                     int64_t first, uint32_t places,
+                                                     F32x16 (*sum)[2]) {
+  const I32x16 odd = BroadcastInt(static_cast<int32_t>(0xffff0000u));
+  for (; places != 0; places &= places - 1) {
+    const int64_t place = first + _tzcnt_u32(places);
+    const I32x16 pairs = {_mm512_loadu_si512(HeaderOf(args).rows[place] + column)};
+    const F32x16 values[2] = {Float(ShiftLeft<16>(pairs)), Float(And(pairs, odd))};
+    for (int head = 0; head < kHeads; ++head) {
+      const F32x16 weight = Broadcast(weights[head][place]);
+      for (int i = 0; i < 2; ++i) sum[head][i] = Fma(weight, values[i], sum[head][i]);
+    }
+  }
+}
+
+template <int kHeads>
+void MeanOfFew(const AttendArgs& args, const FewWeights* weights, int64_t head, int64_t column) {
+  F32x16 mean[kHeads][2];
+  for (auto& each : mean) each[0] = each[1] = Zero();
+  for (int64_t first = 0; first < kTileRows; first += 32) {
+    const auto places = static_cast<uint32_t>(HeaderOf(args).places >> first);
+    F32x16 even[kHeads][2];
+    F32x16 odd[kHeads][2];
+    for (int h = 0; h < kHeads; ++h) even[h][0] = even[h][1] = odd[h][0] = odd[h][1] = Zero();
+    AddPlaces<kHeads>(args, weights, column, first, places & 0x55555555, even);
+    AddPlaces<kHeads>(args, weights, column, first, places & 0xaaaaaaaa, odd);
+    for (int h = 0; h < kHeads; ++h) {
+      for (int i = 0; i < 2; ++i) mean[h][i] = Add(mean[h][i], Add(even[h][i], odd[h][i]));
+    }
+  }
+  const __m512i lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i upper = _mm512_add_epi32(lower, _mm512_set1_epi32(8));
+  for (int h = 0; h < kHeads; ++h) {
+    float* out = args.out + (head + h) * args.out_stride + column;
+    const auto [even, odd] = mean[h];
+    StoreMean(args, head + h, out, {_mm512_permutex2var_ps(even.v, lower, odd.v)});
+    StoreMean(args, head + h, out + kLanes, {_mm512_permutex2var_ps(even.v, upper, odd.v)});
+  }
+}
+
+void MeansOfFew(const AttendArgs& args) {
+  alignas(64) FewWeights weights[kFewMeans];
+  for (int64_t head = 0; head < args.num_heads; ++head) {
+    const auto rounded = reinterpret_cast<const uint16_t*>(args.weights + head * kTileRows);
+    for (int64_t row = 0; row < kTileRows; row += kLanes) {
+      Store(weights[head] + row, LoadBf16(rounded + row));
+    }
+  }
+  int64_t ahead = (HeaderOf(args).num_rows + 31) / 32 * NumSteps(args);
+  for (int64_t column = 0; column < args.latent_dim; column += 32) {
+    for (int i = 0; i < 4; ++i) PrefetchRow(args, ahead++);
+    int64_t head = 0;
+    for (; head + 6 <= args.num_heads; head += 6) {
+      MeanOfFew<6>(args, weights + head, head, column);
+    }
+    for (; head < args.num_heads; ++head) MeanOfFew<1>(args, weights + head, head, column);
+  }
+}
+
 void MeanAll(const AttendArgs& args) {
+  if (HeaderOf(args).pairs == nullptr) return MeansOfFew(args);
   args.num_rows > 32 ? MeansOfHeads<true>(args) : MeansOfHeads<false>(args);
 }
 

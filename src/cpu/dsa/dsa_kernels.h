@@ -164,7 +164,7 @@ struct SparseAttentionKernels {
   // Cache rows to the level's own form of a tile, of at most kTileHeader + kTileRows * row_stride
   // floats, which may refer to the rows where they are. `num_heads` is how many will attend to it,
   // `scratch` has room for row_stride floats. With takes_gaps, returns whether the latent part of
-  // every row is finite.
+  // every row is known to be finite.
   bool (*pack_rows)(LatentType type, const uint8_t* const* rows, int64_t num_rows,
                     int64_t num_heads, int64_t latent_dim, int64_t rope_dim, float* scratch,
                     void* tile);
