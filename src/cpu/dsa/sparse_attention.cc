@@ -138,11 +138,13 @@ class Attender {
   }
   Workspace OfThread(int thread);
 
-  const uint8_t* Row(int64_t token, int64_t index) const;
+  // Those of `count` positions from `first` on that are seen, null for the others.
+  void FindPositions(int64_t token, int64_t first, int64_t count, uint64_t seen,
+                     const uint8_t** stored) const;
   // The rows of a tile as they are stored, null for those that a token alone leaves out; returns
   // how many they are, 0 beyond the last tile.
   int64_t FindRows(const Tile& tile, const uint8_t** stored) const;
-  // Returns whether all rows are finite, where the level takes gaps.
+  // Returns whether all rows are known to be finite, where the level takes gaps.
   bool DecodeTile(const Group& group, const uint8_t* const* stored, int64_t count,
                   float* rows) const;
   void Prefetch(const uint8_t* row) const;
@@ -282,18 +284,23 @@ Attender::Workspace Attender::OfThread(int thread) {
           .all = Cut(gathered + GatheredSize())};
 }
 
-const uint8_t* Attender::Row(int64_t token, int64_t index) const {
-  int64_t slot;
-  if (LiesByPosition(token)) {
-    const TensorView& page_table = args_.batch.page_table;
-    const int64_t sequence = args_.batch.sequences.As<int32_t>()[token];
-    const int64_t page =
-        page_table.As<int32_t>()[sequence * page_table.dims[1] + index / args_.batch.page_size];
-    slot = page * args_.batch.page_size + index % args_.batch.page_size;
-  } else {
-    slot = args_.selection.slots.As<int32_t>()[token * args_.selection.slots.dims[1] + index];
+// Positions of a page lie next to each other.
+void Attender::FindPositions(int64_t token, int64_t first, int64_t count, uint64_t seen,
+                             const uint8_t** stored) const {
+  const TensorView& page_table = args_.batch.page_table;
+  const int32_t* pages =
+      page_table.As<int32_t>() + args_.batch.sequences.As<int32_t>()[token] * page_table.dims[1];
+  const int64_t page_size = args_.batch.page_size;
+  const int64_t row_bytes = args_.cache.row_bytes;
+  for (int64_t row = 0; row < count;) {
+    const int64_t page = (first + row) / page_size;
+    const int64_t end = std::min(count, (page + 1) * page_size - first);
+    const uint8_t* here = args_.cache.rows.As<uint8_t>() +
+                          (pages[page] * page_size + first + row - page * page_size) * row_bytes;
+    for (; row < end; ++row, here += row_bytes) {
+      stored[row] = (seen >> row & 1) != 0 ? here : nullptr;
+    }
   }
-  return args_.cache.rows.As<uint8_t>() + slot * args_.cache.row_bytes;
 }
 
 int64_t Attender::FindRows(const Tile& tile, const uint8_t** stored) const {
@@ -302,8 +309,14 @@ int64_t Attender::FindRows(const Tile& tile, const uint8_t** stored) const {
   const int64_t count = std::clamp<int64_t>(tile.group->num_rows - first, 0, kTileRows);
   const int64_t token = tile.group->end() - 1;
   const uint64_t seen = tile.group->num_tokens == 1 ? Seen(token, tile.index) : FirstRows(count);
+  if (LiesByPosition(token)) {
+    FindPositions(token, first, count, seen, stored);
+    return count;
+  }
+  const int64_t width = args_.selection.slots.dims[1];
+  const int32_t* slots = args_.selection.slots.As<int32_t>() + token * width + first;
   for (int64_t row = 0; row < count; ++row) {
-    stored[row] = (seen >> row & 1) != 0 ? Row(token, first + row) : nullptr;
+    stored[row] = args_.cache.rows.As<uint8_t>() + slots[row] * args_.cache.row_bytes;
   }
   return count;
 }
