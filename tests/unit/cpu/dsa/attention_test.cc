@@ -297,26 +297,6 @@ TEST(Attention, AddsRowsByTilesInBlocksOf32) {
   }
 }
 
-TEST(Attention, MarksThePositionsOfATile) {
-  std::mt19937 random(9);
-  for (const InstructionSet set : kInstructionSets) {
-    if (!IsSupported(set)) continue;
-    for (int round = 0; round < 200; ++round) {
-      const int32_t first = static_cast<int32_t>(random() % 5) * 64;
-      const unsigned one_in = 1 + static_cast<unsigned>(round) % 6;
-      std::vector<int32_t> positions;
-      uint64_t marks = 0;
-      for (int32_t i = 0; i < 150; ++i) {
-        if (random() % one_in != 0) continue;
-        positions.push_back(first + i);
-        if (i < 64) marks |= uint64_t{1} << i;
-      }
-      const auto mark = DsaKernelsFor(set).attention.mark;
-      EXPECT_EQ(mark(positions.data(), static_cast<int64_t>(positions.size()), first), marks);
-    }
-  }
-}
-
 TEST(Attention, LaysFewHeadsRowsByPositionWhileASelectionIsDense) {
   // At four positions a row and fewer, tiles are of positions; beyond, and with more than eight
   // heads, of rows of the list.
