@@ -12,10 +12,6 @@
 
 int main(int argc, char** argv) {
   using namespace winnow::cuda;
-  cudaDeviceProp properties;
-  MUST(cudaGetDeviceProperties(&properties, 0));
-  multiprocessors = properties.multiProcessorCount;
-  std::printf("%s, %d multiprocessors\n", properties.name, multiprocessors);
   const std::string mode = argc > 1 ? argv[1] : "check";
   int topk = 2048;
   for (int i = 2; i < argc; ++i) {
@@ -29,6 +25,10 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "dsa_sm90: expected check or time, and a K of at least 1\n");
     return 2;
   }
+  cudaDeviceProp properties;
+  MUST(cudaGetDeviceProperties(&properties, 0));
+  multiprocessors = properties.multiProcessorCount;
+  std::printf("%s, %d multiprocessors\n", properties.name, multiprocessors);
   if (mode == "time") {
     TimeShapes(topk);
     return 0;
