@@ -123,8 +123,7 @@ class Units {
   int next_rows_ = 0;
 };
 
-// Eight threads fill a row, and as many rows as there are threads for at once; the next 32 rows on,
-// a thread has its second.
+// Eight threads fill a row; each has one row of a tile, or two that are 32 apart.
 template <int kRows>
 constexpr int kFillThreads = 8 * kTileRows / kRows;
 
