@@ -15,14 +15,14 @@ int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "check";
   int topk = 2048;
   for (int i = 2; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--topk") == 0 && i + 1 < argc) {
-      topk = std::atoi(argv[++i]);
+    if (mode == "time" && std::strcmp(argv[i], "--topk") == 0) {
+      topk = i + 1 < argc ? std::atoi(argv[++i]) : 0;
     } else {
       words.push_back(argv[i]);
     }
   }
   if (topk < 1 || (mode != "check" && mode != "time")) {
-    std::fprintf(stderr, "dsa_sm90: expected check or time, and a K of at least 1\n");
+    std::fprintf(stderr, "dsa_sm90: expected check or time, and after --topk a K of at least 1\n");
     return 2;
   }
   cudaDeviceProp properties;

@@ -4,8 +4,8 @@
 // Scores  sixteen rows, without those left out, are A, as they lie in the cache if they lie evenly
 //         there, else gathered or decoded behind the header; sixteen heads, packed together, are B.
 // Means   sixteen heads' weights are A, pairs of rows, interleaved beforehand, are B; rows left out
-//         and those after the last, up to a multiple of 32, are zeros there. Few heads of a token
-//         add its rows up by vectors, in the same order, if its tile has gaps.
+//         and those after the last, up to a multiple of 32, are zeros there. Few heads add few rows
+//         up by vectors, in the same order.
 // All tiles are full: what lies beyond the last head is computed and left out. A row that a head
 // does not see weighs 0 there, and sums stay as they are.
 #pragma once

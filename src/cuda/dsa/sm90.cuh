@@ -141,14 +141,6 @@ __device__ inline uint4 LoadStreaming(const void* global) {
   return v;
 }
 // From the second-level cache, where others may have written.
-__device__ inline float4 LoadL2(const float4* global) {
-  float4 v;
-  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "l"(global)
-               : "memory");
-  return v;
-}
 __device__ inline uint4 LoadL2(const uint4* global) {
   uint4 v;
   asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -164,6 +156,11 @@ __device__ inline uint2 LoadL2(const uint2* global) {
                : "l"(global)
                : "memory");
   return v;
+}
+__device__ inline float4 LoadL2(const float4* global) {
+  const uint4 v = LoadL2(reinterpret_cast<const uint4*>(global));
+  return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z),
+                     __uint_as_float(v.w));
 }
 __device__ inline float LoadStreamingFloat(const void* global) {
   float v;

@@ -293,8 +293,9 @@ class SliceSums {
                              sm90::LoadL2(reinterpret_cast<const uint2*>(from + 8 * 8))};
     return TileFactors(power_, powers, thread_ % 4);
   }
-  // Columns of ones come as the columns after the slice's, where there is a place for them; and
-  // that is nearer by sixteen rows with each sixteen.
+  // Up to 64 columns, eight of ones are the columns after the slice's: the product's next block.
+  // They stay where they are, so the way to them from sixteen rows is shorter than from those
+  // before.
   __device__ __forceinline__ void Multiply(const uint32_t (&weights)[4][4], uint32_t stage,
                                            int tile) {
     const uint32_t slice =
